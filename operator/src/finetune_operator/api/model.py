@@ -1,0 +1,21 @@
+"""The base model that a job starts from."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from finetune_operator.api.base import ApiModel, SecretKeyReference, cel
+from finetune_operator.api.source import NOT_LOCAL, Source
+
+
+class Model(ApiModel):
+    """The base model to fine-tune."""
+
+    source: Source = Field(
+        json_schema_extra={"x-kubernetes-validations": [cel("!self.startsWith('file://')", NOT_LOCAL)]}
+    )
+    """Where the model lies: hf://org/name, ms://org/name, pvc://claim/path, s3://bucket/prefix or oci://image."""
+    revision: str | None = Field(default=None, min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._/-]+$")
+    """Branch, tag or commit of a hub repository; a full commit hash makes the job repeatable. Default: the hub's main branch."""
+    token_secret: SecretKeyReference | None = None
+    """Secret with the access token for a gated or private repository."""

@@ -1,0 +1,158 @@
+"""run.json: what the operator (or ``finetune run``) tells the images, and where they find and leave things."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from finetune_operator.api.base import ApiModel
+from finetune_operator.api.source import ParsedSource, Scheme, parse_source
+from finetune_operator.api.spec import FineTuneJobSpec
+
+
+class Hub(ApiModel):
+    """Endpoints of the model hubs."""
+
+    hugging_face_endpoint: str | None = None
+    """Base URL of the Hugging Face hub or a mirror. Default: the library's own."""
+    model_scope_endpoint: str | None = None
+    """Base URL of ModelScope or a mirror. Default: the library's own."""
+
+
+class RunConfig(ApiModel):
+    """Everything a stage needs to know. The same file for every stage and attempt of a job."""
+
+    version: Literal["v1"] = "v1"
+    """Version of this contract."""
+    name: str
+    """Name of the FineTuneJob; also the name that the served model answers to."""
+    namespace: str = ""
+    """Namespace of the FineTuneJob; empty for a local run."""
+    uid: str
+    """UID of the FineTuneJob: identity of the run for checkpoints and experiment trackers."""
+    spec: FineTuneJobSpec
+    """The job's spec, defaults filled in."""
+    root: str
+    """Folder that holds everything the job makes."""
+    claims: dict[str, str] = Field(default={})
+    """Where each claim of a pvc:// source is mounted."""
+    config_maps: dict[str, str] = Field(default={})
+    """Where each ConfigMap of a configmap:// source is mounted."""
+    secrets: str = "/finetune/secrets"
+    """Folder with one folder a Secret, one file a key."""
+    hub: Hub = Hub()
+    """Endpoints of the model hubs."""
+
+    @property
+    def paths(self) -> Paths:
+        """Where the stages find and leave things."""
+        return Paths(Path(self.root))
+
+    @classmethod
+    def load(cls, path: Path) -> RunConfig:
+        """Read run.json. Raises pydantic.ValidationError where it does not fit this version of the images."""
+        return cls.model_validate_json(path.read_bytes(), by_alias=True, by_name=False)
+
+    def dump(self) -> str:
+        """The JSON text, stable for equal configurations."""
+        return json.dumps(self.to_manifest(), indent=1, sort_keys=True)
+
+    def local_path(self, source: str) -> Path | None:
+        """Where a pvc://, configmap:// or file:// source lies in this container; None for one that is downloaded.
+
+        Raises KeyError where the claim or ConfigMap is not mounted.
+        """
+        parsed = parse_source(source)
+        folder = self._mounted_at(parsed)
+        return folder if folder is None else folder / parsed.path
+
+    def _mounted_at(self, parsed: ParsedSource) -> Path | None:
+        if parsed.scheme is Scheme.FILE:
+            return Path("/")
+        if parsed.scheme is Scheme.CLAIM:
+            return Path(self.claims[parsed.owner])
+        if parsed.scheme is Scheme.CONFIG_MAP:
+            return Path(self.config_maps[parsed.owner])
+        return None
+
+    def training_hash(self) -> str:
+        """Identity of the training itself (sha256, hex): equal where a checkpoint of one may be continued by the other."""
+        spec = self.spec.to_manifest()
+        trained_with = ("model", "datasets", "method", "lora", "quantization", "tokenization", "training", "evaluation")
+        text = json.dumps({key: spec.get(key) for key in trained_with}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Layout of a job's folder: on its volume in a cluster, in ``DIR/<job>/`` of ``finetune run``."""
+
+    root: Path
+
+    @property
+    def base_model(self) -> Path:
+        """The base model: downloaded, or a link to where it lies."""
+        return self.root / "base"
+
+    @property
+    def data(self) -> Path:
+        """Tokenised rows, memory-mapped by the trainer."""
+        return self.root / "data"
+
+    @property
+    def report(self) -> Path:
+        """What prepare found: rows, dropped rows as file:line:reason, length histogram, memory estimate."""
+        return self.root / "report.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints, one folder each."""
+        return self.root / "checkpoints"
+
+    @property
+    def trainer_log(self) -> Path:
+        """One JSON object a logged step, with LLaMA-Factory's keys."""
+        return self.root / "trainer_log.jsonl"
+
+    @property
+    def loss_plot(self) -> Path:
+        """Picture of the loss."""
+        return self.root / "training_loss.png"
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter, in PEFT's format (LoRA, QLoRA)."""
+        return self.root / "adapter"
+
+    @property
+    def model(self) -> Path:
+        """The trained model (Full)."""
+        return self.root / "model"
+
+    @property
+    def merged(self) -> Path:
+        """Base model and adapter in one (LoRA, QLoRA)."""
+        return self.root / "merged"
+
+    @property
+    def result(self) -> Path:
+        """Figures of each finished stage: {"prepare": {…}, "train": {…}, "merge": {…}}."""
+        return self.root / "result.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard event files."""
+        return self.root / "tensorboard"
+
+    def served_model(self, spec: FineTuneJobSpec) -> Path:
+        """What the server loads: the tuned model, the merged model, or the adapter (whose base is ``base_model``)."""
+        if not spec.is_adapter:
+            return self.model
+        if (spec.serving is not None and spec.serving.mode.value == "Adapter") or not spec.merge.enabled:
+            return self.adapter
+        return self.merged

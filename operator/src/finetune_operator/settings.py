@@ -1,0 +1,109 @@
+"""What a platform team sets for the whole operator. The chart's values.schema.json is generated from this model."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+
+import yaml
+from pydantic import Field
+
+from finetune_operator.api.base import ApiModel, DnsLabel, DnsSubdomain, Quantity
+from finetune_operator.api.run import Hub
+
+
+class PullPolicy(enum.StrEnum):
+    """When the kubelet pulls an image."""
+
+    ALWAYS = "Always"
+    IF_NOT_PRESENT = "IfNotPresent"
+    NEVER = "Never"
+
+
+class Images(ApiModel):
+    """Images of the stages. Give digests in production."""
+
+    trainer: str = Field(default="finetune-operator/trainer:0.1.0", min_length=1)
+    """Image of the prepare and training pods."""
+    merger: str = Field(default="finetune-operator/merger:0.1.0", min_length=1)
+    """Image of the merge pods."""
+    server: str = Field(default="finetune-operator/server:0.1.0", min_length=1)
+    """Image of the serving pods, CPU engine."""
+    vllm: str = Field(default="vllm/vllm-openai:v0.24.0", min_length=1)
+    """Image of the serving pods with engine VLLM; must carry finetune-server."""
+    pull_policy: PullPolicy = PullPolicy.IF_NOT_PRESENT
+    """When images are pulled."""
+    pull_secrets: list[DnsSubdomain] = []
+    """Secrets, in each job's namespace, that the kubelet pulls images with."""
+
+
+class StageResources(ApiModel):
+    """What the pods of a stage request."""
+
+    cpu: Quantity
+    """CPU requested."""
+    memory: Quantity
+    """Memory requested, and the limit."""
+
+
+class Stages(ApiModel):
+    """Requests of the stages that the job's own resources do not set."""
+
+    prepare: StageResources = StageResources(cpu="1", memory="4Gi")
+    """The prepare pod."""
+    train: StageResources = StageResources(cpu="4", memory="32Gi")
+    """The training pods, where the job's resources do not say."""
+    merge: StageResources = StageResources(cpu="2", memory="16Gi")
+    """The merge pod."""
+    serve: StageResources = StageResources(cpu="2", memory="16Gi")
+    """The serving pods, where the job's serving block does not say."""
+
+
+class ProgressEndpoint(ApiModel):
+    """Where trainers report how far they are."""
+
+    service: DnsLabel = "finetune-operator"
+    """Service in front of the operator."""
+    port: int = Field(default=8443, ge=1, le=65535)
+    """Port of the Service and of the operator's container."""
+
+
+class ClaimDefaults(ApiModel):
+    """The claim that the operator makes where a job does not name its own."""
+
+    size: Quantity = "100Gi"
+    """Size of the claim."""
+    storage_class_name: DnsSubdomain | None = None
+    """StorageClass. Default: the cluster's default class."""
+
+
+class Settings(ApiModel):
+    """All settings of the operator, as in the ConfigMap that the chart writes."""
+
+    images: Images = Images()
+    """Images of the stages."""
+    stages: Stages = Stages()
+    """Requests of the stages that the job's own resources do not set."""
+    progress: ProgressEndpoint = ProgressEndpoint()
+    """Where trainers report how far they are."""
+    storage: ClaimDefaults = ClaimDefaults()
+    """The claim that the operator makes where a job does not name its own."""
+    hub: Hub = Hub()
+    """Endpoints of the model hubs, for mirrors and air-gapped clusters."""
+    service_account_name: DnsSubdomain = "default"
+    """ServiceAccount of the job's pods, in the job's namespace. It needs no rights: no API token is mounted."""
+    namespaces: list[DnsLabel] = []
+    """Namespaces to watch. Empty: all."""
+    workers: int = Field(default=4, ge=1, le=64)
+    """Jobs that are reconciled at the same time."""
+    resync_seconds: int = Field(default=120, ge=5, le=3600)
+    """Every job is looked at again at least this often, whatever events were missed."""
+    retry_delay_seconds: int = Field(default=10, ge=0, le=3600)
+    """Pause before the second training attempt; it doubles with each further one, up to 10 minutes."""
+    log_lines: int = Field(default=20, ge=0, le=200)
+    """Last log lines of a failed container that the Failed condition carries."""
+
+    @classmethod
+    def load(cls, path: Path) -> Settings:
+        """Read the settings file. Raises pydantic.ValidationError naming every wrong field."""
+        return cls.model_validate(yaml.safe_load(path.read_text()) or {}, by_alias=True, by_name=False)
