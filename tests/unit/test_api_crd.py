@@ -9,6 +9,7 @@ import pytest
 from finetune_operator.api import crd
 from finetune_operator.api.base import ApiModel
 from finetune_operator.api.manifest_yaml import load_all
+from finetune_operator.api.reference import reference
 from finetune_operator.api.structural import structural_schema
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,10 @@ def version() -> dict[str, Any]:
 @pytest.mark.parametrize("copy", ["crds/finetunejobs.yaml", "charts/finetune-operator/files/crds/finetunejobs.yaml"])
 def test_the_committed_crd_is_what_the_models_generate(copy: str) -> None:
     assert load_all((ROOT / copy).read_text()) == [crd.custom_resource_definition()], "run `make crds`"
+
+
+def test_the_committed_reference_is_what_the_models_generate() -> None:
+    assert (ROOT / "docs/api.md").read_text() == reference(), "run `make crds`"
 
 
 def test_every_field_has_a_description() -> None:

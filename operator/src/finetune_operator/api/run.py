@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from finetune_operator.api.base import ApiModel
+from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.source import ParsedSource, Scheme, parse_source
 from finetune_operator.api.spec import FineTuneJobSpec
 
@@ -86,6 +87,17 @@ class RunConfig(ApiModel):
         trained_with = ("model", "datasets", "method", "lora", "quantization", "tokenization", "training", "evaluation")
         text = json.dumps({key: spec.get(key) for key in trained_with}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_run(path: Path) -> RunConfig:
+    """Read run.json for a stage. Raises StageFailure where it is missing or does not fit this version of the images."""
+    try:
+        return RunConfig.load(path)
+    except (OSError, ValidationError) as error:
+        raise StageFailure(
+            ExitCode.INVALID_SPEC,
+            f"{path}: not a run.json that this image understands: {error}. Use images and operator of one version.",
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,90 @@
+# Everything a contributor types. `make` prints this list.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?= python3
+BIN := .venv/bin
+# BLAS threads beyond the cores make the small CPU runs of tests and demo several times slower.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+## --- set up
+
+.PHONY: setup
+setup: .venv/.installed ## Make .venv with `finetune` and everything else in its bin/
+
+.venv/.installed: requirements/dev.txt operator/pyproject.toml images/trainer/pyproject.toml images/merger/pyproject.toml images/server/pyproject.toml devcluster/pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet 'uv>=0.8'
+	$(BIN)/uv pip install --python $(BIN)/python --requirements requirements/dev.txt
+	touch $@
+
+.PHONY: binaries
+binaries: setup ## Build (once, then cached) kube-apiserver, etcd, kubectl, helm and the like from their Go modules
+	$(BIN)/devcluster binaries
+
+## --- try it
+
+.PHONY: demo
+demo: binaries ## Train, merge and serve a tiny model on a real control plane, and ask it who it is (KEEP=1 leaves it running)
+	$(BIN)/python -m finetune_devcluster.demo $(if $(KEEP),--keep)
+
+.PHONY: cluster
+cluster: binaries ## Start the devcluster with the operator installed; prints the line that exports its KUBECONFIG
+	@$(BIN)/devcluster up --operator
+
+.PHONY: cluster-down
+cluster-down: ## Stop the devcluster
+	@$(BIN)/devcluster down
+
+## --- test
+
+.PHONY: test
+test: lint types unit integration e2e ## Everything that CI runs
+
+.PHONY: unit
+unit: setup ## Unit tests, in seconds
+	$(BIN)/pytest tests/unit
+
+.PHONY: integration
+integration: binaries ## Tests against a real control plane and the real training code
+	$(BIN)/pytest tests/integration
+
+.PHONY: e2e
+e2e: binaries ## The whole chain, from kubectl apply to an answered chat, with faults on the way
+	$(BIN)/pytest tests/e2e
+
+.PHONY: lint
+lint: setup ## Style, formatting and the layers of the code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+.PHONY: types
+types: setup ## mypy, strict
+	$(BIN)/mypy
+
+.PHONY: format
+format: setup ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+## --- generate
+
+.PHONY: crds
+crds: setup ## Generate crds/, the chart's copy and docs/api.md from the pydantic models
+	$(BIN)/python -m finetune_operator.api.crd crds/finetunejobs.yaml charts/finetune-operator/files/crds/finetunejobs.yaml
+	$(BIN)/python -m finetune_operator.api.reference docs/api.md
+
+.PHONY: manifests
+manifests: crds binaries ## Generate the chart's schema and deploy/ (for kubectl apply -k)
+	$(BIN)/python -m finetune_operator.chart_schema
+
+.PHONY: lock
+lock: setup ## Lock the newest versions of all dependencies that the floors allow
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade --no-emit-index-url --no-emit-find-links \
+	  --no-header --no-annotate requirements/dev.in --output-file requirements/dev.txt
