@@ -83,6 +83,11 @@ crds: setup ## Generate crds/, the chart's copy and docs/api.md from the pydanti
 .PHONY: manifests
 manifests: crds binaries ## Generate the chart's schema and deploy/ (for kubectl apply -k)
 	$(BIN)/python -m finetune_operator.chart_schema
+	{ echo '# The chart rendered with its defaults by `make manifests`. Do not edit.'; \
+	  "$$($(BIN)/devcluster binaries)"/helm template finetune-operator charts/finetune-operator \
+	    --namespace finetune-operator --set crds.install=false; \
+	} > deploy/operator.yaml.tmp
+	mv deploy/operator.yaml.tmp deploy/operator.yaml
 
 .PHONY: lock
 lock: setup ## Lock the newest versions of all dependencies that the floors allow
