@@ -5,27 +5,11 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.api.status import FineTuneJobStatus
+from finetune_operator.build.types import JobView, Manifest
 
-Manifest = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobView:
-    """The FineTuneJob as observed, parsed."""
-
-    name: str
-    namespace: str
-    uid: str
-    generation: int
-    created: dt.datetime
-    spec: FineTuneJobSpec
-    status: FineTuneJobStatus
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
+__all__ = ["Event", "JobView", "Manifest", "Observed", "Plan", "PodEnd", "Report"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +48,8 @@ class Observed:
     """For each finished or failing child Job, by name: how its pod ended."""
     waiting: Mapping[str, str] = field(default_factory=dict)
     """For each child (Job or Deployment name) whose pod does not run yet: why, as scheduler or kubelet put it."""
+    training_pods: tuple[str, ...] = ()
+    """Training pods, of whichever attempt, that have not ended: they may outlive a Job that was deleted."""
     report: Report | None = None
     certificate: str = ""
     """PEM of the CA that signed the progress endpoint's certificate."""

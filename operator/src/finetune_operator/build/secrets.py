@@ -1,0 +1,52 @@
+"""Which Secrets each stage mounts: only those that it uses, and of each only the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from finetune_operator.api.base import SecretKeyReference
+from finetune_operator.api.spec import FineTuneJobSpec
+from finetune_operator.build import inputs, layout
+from finetune_operator.build.mount import Mount
+
+Reference = SecretKeyReference | None
+
+
+def of_prepare(spec: FineTuneJobSpec) -> list[Mount]:
+    """Tokens of gated models and datasets."""
+    return _mounts([spec.model.token_secret, *(dataset.token_secret for dataset in inputs.datasets(spec))])
+
+
+def of_train(spec: FineTuneJobSpec) -> list[Mount]:
+    """Keys of the experiment trackers."""
+    tracking = spec.tracking
+    if tracking is None:
+        return []
+    wandb = tracking.wandb.api_key_secret if tracking.wandb else None
+    mlflow = tracking.mlflow.token_secret if tracking.mlflow else None
+    return _mounts([wandb, mlflow])
+
+
+def of_merge(spec: FineTuneJobSpec) -> list[Mount]:
+    """Token for the upload of the merged model."""
+    return _mounts([spec.merge.push.token_secret if spec.merge.push else None])
+
+
+def of_serve(spec: FineTuneJobSpec) -> list[Mount]:
+    """Key that clients of the model have to show."""
+    return _mounts([spec.serving.api_key_secret if spec.serving else None])
+
+
+def _mounts(references: Iterable[Reference]) -> list[Mount]:
+    keys: dict[str, list[str]] = {}
+    for reference in references:
+        if reference is not None and reference.key not in keys.setdefault(reference.name, []):
+            keys[reference.name].append(reference.key)
+    return [_mount(index, name, keys[name]) for index, name in enumerate(keys)]
+
+
+def _mount(index: int, name: str, keys: list[str]) -> Mount:
+    items = [{"key": key, "path": key} for key in keys]
+    # 0440 with the pod's fsGroup: the stage's user can read it, nobody else in the container can.
+    source = {"secret": {"secretName": name, "items": items, "defaultMode": 0o440}}
+    return Mount(name=f"secret-{index}", source=source, path=layout.secret_folder(name))

@@ -1,0 +1,51 @@
+"""Figures of finished stages, from their termination messages into the status.
+
+The images name a figure as the status field that shows it: rows, trainLoss, mergeMaxDifference. Others are theirs.
+"""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from finetune_operator.api.outcome import Figure, TerminationMessage
+from finetune_operator.api.status import DatasetStatus, Results
+from finetune_operator.plan.types import PodEnd
+
+
+def dataset(end: PodEnd | None) -> DatasetStatus | None:
+    """What prepare counted; None where its pod left no figures."""
+    counted = _figures(end)
+    try:
+        return DatasetStatus.model_validate(counted) if counted else None
+    except ValidationError:
+        # The stage did succeed: figures of another version's image must not turn that into a failure.
+        return None
+
+
+def results(old: Results | None, end: PodEnd | None) -> Results | None:
+    """The results with the figures of one more stage added, fractions as decimal strings."""
+    known = old.to_manifest() if old else {}
+    found = {name: _decimal(value) for name, value in _figures(end).items()}
+    try:
+        merged = Results.model_validate(known | found)
+    except ValidationError:
+        return old
+    return merged if merged != Results() else None
+
+
+def significant(value: Figure) -> str:
+    """A figure with four significant digits, large ones whole: 1.234, 17221, 1.5e-05."""
+    try:
+        number = float(value)
+    except ValueError:
+        return str(value)
+    return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+
+
+def _decimal(value: Figure) -> Figure:
+    return significant(value) if isinstance(value, float) else value
+
+
+def _figures(end: PodEnd | None) -> dict[str, Figure]:
+    last_words = TerminationMessage.decode(end.message) if end else None
+    return dict(last_words.figures) if last_words else {}
