@@ -25,7 +25,7 @@ NAMESPACED_RULES: tuple[Rule, ...] = (
     _rule("batch", ["jobs"], ["get", "list", "watch", "create", "patch", "delete"]),
     _rule("apps", ["deployments"], ["get", "list", "watch", "create", "patch", "delete"]),
     _rule("", ["services"], ["get", "create", "patch", "delete"]),
-    _rule("", ["configmaps"], ["get", "create", "patch", "delete"]),
+    _rule("", ["configmaps"], ["get", "create", "patch"]),
     _rule("", ["persistentvolumeclaims"], ["get", "create", "patch"]),
     _rule("", ["pods"], ["get", "list", "watch"]),
     _rule("", ["pods/log"], ["get"]),
