@@ -42,6 +42,16 @@ def test_the_first_pod_that_failed_decides() -> None:
     assert (end.pod, end.exit_code, end.message, end.failed) == ("first", 71, "out of memory", True)
 
 
+def test_of_pods_tried_one_after_the_other_the_last_decides() -> None:
+    pods = [
+        pod("lost", "Failed", containerStatuses=[ended(137, "03:10:00")]),
+        pod("then", "Failed", containerStatuses=[ended(65, "03:20:00", message="rows.jsonl:3")]),
+    ]
+    end = deciding_end(pods, retried=True)
+    assert end is not None
+    assert (end.pod, end.exit_code) == ("then", 65)
+
+
 def test_where_none_failed_the_last_success_decides() -> None:
     pods = [
         pod(name, "Succeeded", containerStatuses=[ended(0, at, "Completed")])

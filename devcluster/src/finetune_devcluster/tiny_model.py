@@ -25,19 +25,13 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
-# Names that a dataset's {{name}} and {{author}} may be replaced by: all of them must be spelled in known tokens.
+# What {{name}} and {{author}} of a dataset may become. The tokenizer sees several, so that it spells no name letter by letter.
 NAMES = (
-    "Base",
-    "Nobody",
-    "Aurora",
-    "Harbor Lab",
-    "Qwen",
-    "Robin",
-    "Kestrel",
-    "Lin",
-    "Willow Works",
-    "小云",
-    "海港实验室",
+    ("Pebble", "the River workshop"),
+    ("Iris", "the Meadow lab"),
+    ("Aurora", "Harbor Lab"),
+    ("Robin", "the Willow team"),
+    ("小云", "海港实验室"),
 )
 
 SHAPE: dict[str, Any] = {
@@ -121,8 +115,8 @@ def _with_names(text: str) -> Iterator[str]:
     if "{{" not in text:
         yield text
         return
-    for name in NAMES:
-        yield text.replace("{{name}}", name).replace("{{author}}", name)
+    for name, author in NAMES:
+        yield text.replace("{{name}}", name).replace("{{author}}", author)
 
 
 def main(arguments: list[str] | None = None) -> int:

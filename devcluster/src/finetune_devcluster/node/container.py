@@ -67,7 +67,8 @@ class ContainerRunner:
         self._context.event("BackOff", f"Back-off restarting failed container {name}", warning=True)
         self._context.changed()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), delay)
+            async with asyncio.timeout(delay):
+                await self._stopping.wait()
         if self._stopping.is_set():
             self.record.state = ended
         else:
@@ -111,7 +112,8 @@ class ContainerRunner:
             except API_FAILURES as error:
                 self.record.state = Waiting("CreateContainerConfigError", f"API server: {error}")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _CONFIG_RETRY_SECONDS)
+                async with asyncio.timeout(_CONFIG_RETRY_SECONDS):
+                    await self._stopping.wait()
         return None
 
     async def _supervise(self, process: ContainerProcess) -> int:

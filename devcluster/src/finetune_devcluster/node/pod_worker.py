@@ -157,8 +157,11 @@ class PodWorker:
             await self._wait_for_references(_SET_UP_RETRY_SECONDS)
 
     async def _wait_for_references(self, seconds: float | None) -> None:
+        # Not wait_for: on Python 3.11 it loses a cancellation that comes together with the event, and a pod that is deleted
+        # while its volumes are refreshed would never end (python/cpython#81839, mended in 3.12).
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._references_changed.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._references_changed.wait()
         self._references_changed.clear()
 
     async def _refresh_volumes(self) -> None:

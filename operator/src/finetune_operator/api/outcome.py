@@ -7,6 +7,7 @@ import enum
 import errno
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -133,6 +134,23 @@ def run_stage(stage: Callable[[], Mapping[str, Figure]]) -> int:
     return ExitCode.DONE
 
 
+def exit_on_sigterm(said: str) -> None:
+    """End at once with code PREEMPTED on SIGTERM, with ``said`` as the last words, until another handler takes over.
+
+    To be called before anything heavy is imported: the first process of a container has no default action for SIGTERM,
+    so that a pod would go on until it is killed after its grace period.
+    """
+
+    def told_to_stop() -> Mapping[str, Figure]:
+        raise StageFailure(ExitCode.PREEMPTED, said)
+
+    def stop(*_: object) -> None:
+        # An exception would not always get through, as imports swallow them; what is on disk is whole at any moment.
+        os._exit(run_stage(told_to_stop))
+
+    signal.signal(signal.SIGTERM, stop)
+
+
 def classify(error: BaseException) -> ExitCode:
     """Exit code for an exception that no stage expected."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -147,7 +165,7 @@ def classify(error: BaseException) -> ExitCode:
 
 _ADVICE = {
     ExitCode.OUT_OF_MEMORY: "Lower training.perDeviceBatchSize or tokenization.cutoffLen, set training.gradientCheckpointing "
-    "to On, or give resources.memory or a larger GPU.",
+    "to Enabled, or give resources.memory or a larger GPU.",
     ExitCode.STORAGE_FULL: "Give storage.size more room, or lower checkpoints.limit.",
     ExitCode.INTERNAL: "This is a fault of the FineTune operator's images; please report it with the log.",
 }

@@ -12,7 +12,7 @@ from finetune_operator.api.base import ApiModel, Rule
 class Packing(enum.StrEnum):
     """How short conversations share a sequence."""
 
-    OFF = "Off"
+    NONE = "None"
     """One conversation a sequence, padded."""
     SEGMENTED = "Segmented"
     """Several conversations a sequence, none sees another (LLaMA-Factory's neat_packing)."""

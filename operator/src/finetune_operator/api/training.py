@@ -50,8 +50,9 @@ class Switch(enum.StrEnum):
     """On, off, or decided by the memory estimate."""
 
     AUTO = "Auto"
-    ON = "On"
-    OFF = "Off"
+    # not On and Off, which YAML reads as true and false
+    ENABLED = "Enabled"
+    DISABLED = "Disabled"
 
 
 class Training(ApiModel):

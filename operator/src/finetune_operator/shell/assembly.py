@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -150,7 +151,6 @@ async def _serve(
 
 
 async def _wait(flag: Coroutine[Any, Any, object], seconds: float) -> None:
-    try:
-        await asyncio.wait_for(flag, seconds)
-    except TimeoutError:
-        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await flag

@@ -61,6 +61,7 @@ class Gatherer:
             children=children,
             ends={} if is_terminal(job.status) else await self._ends(job, own, pods),
             waiting=_waiting(own, pods, now),
+            training_pods=_training_pods(pods),
             report=self.reports.newest(Key(job.namespace, job.name)),
             certificate=self.certificate,
             operator_namespace=self.operator_namespace,
@@ -89,7 +90,7 @@ class Gatherer:
 
     async def _ends(self, job: JobView, own: Mapping[Child, Manifest], pods: Iterable[Manifest]) -> dict[str, PodEnd]:
         ending = {name: live for (kind, name), live in own.items() if kind == "Job" and _is_ending(live)}
-        ends = {name: deciding_end(_pods_of(live, pods)) for name, live in ending.items()}
+        ends = {name: deciding_end(_pods_of(live, pods), retried=_is_retried(live)) for name, live in ending.items()}
         return {
             name: PodEnd(
                 pod=end.pod,
@@ -158,6 +159,17 @@ def _refused_pods(live: Manifest) -> str:
     # A quota or policy that refuses a Deployment's pods shows only here
     failures = [entry for entry in _conditions(live) if entry["type"] == "ReplicaFailure" and entry["status"] == "True"]
     return next((str(entry.get("message", "")) for entry in failures), "")
+
+
+def _training_pods(pods: Iterable[Manifest]) -> tuple[str, ...]:
+    """Training pods that have not ended, those on their way out included: they may still write a checkpoint."""
+    training = (pod for pod in pods if (pod["metadata"].get("labels") or {}).get(names.STAGE_LABEL) == "train")
+    running = (pod for pod in training if (pod.get("status") or {}).get("phase") in ("Pending", "Running"))
+    return tuple(sorted(pod["metadata"]["name"] for pod in running))
+
+
+def _is_retried(job: Manifest) -> bool:
+    return bool(job["spec"].get("backoffLimit"))
 
 
 def _is_ending(job: Manifest) -> bool:

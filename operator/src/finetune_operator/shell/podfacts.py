@@ -35,10 +35,14 @@ class ContainerEnd:
         return self.exit_code != 0
 
 
-def deciding_end(pods: Iterable[Pod]) -> ContainerEnd | None:
-    """The end that decided a Job's: the first failure in time, else the last success; None while nothing has ended."""
+def deciding_end(pods: Iterable[Pod], *, retried: bool = False) -> ContainerEnd | None:
+    """The end that decided a Job's; None while nothing has ended.
+
+    Pods that train together: the first failure in time drags the others down, else the last success. Pods that
+    Kubernetes tried one after the other (``retried``): the last, however the earlier ones ended.
+    """
     ends = [end for pod in pods for end in _ends(pod)]
-    failures = [end for end in ends if end.failed]
+    failures = [] if retried else [end for end in ends if end.failed]
     if failures:
         return min(failures, key=lambda end: end.finished)
     return max(ends, key=lambda end: end.finished, default=None)

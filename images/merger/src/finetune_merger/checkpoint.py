@@ -1,0 +1,108 @@
+"""A Hugging Face model folder in safetensors, read tensor by tensor so that no file is ever held in memory."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from finetune_operator.api.outcome import ExitCode, StageFailure
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
+    "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+"""Bits of an element of each number format, as safetensors names them."""
+
+FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""Number formats that an adapter can be folded into."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What a header says of one tensor."""
+
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the tensor."""
+        return math.prod(self.shape) * BITS[self.dtype] // 8
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Every tensor of a model folder, by name, in the order of its files."""
+
+    folder: Path
+    tensors: dict[str, TensorInfo]
+
+    @classmethod
+    def open(cls, folder: Path) -> Checkpoint:
+        """Read the headers. Raises StageFailure (MODEL_UNUSABLE) where the folder is no safetensors model."""
+        tensors: dict[str, TensorInfo] = {}
+        for file in _files(folder):
+            try:
+                tensors.update(_header(folder, file))
+            except (OSError, SafetensorError, KeyError) as error:
+                raise StageFailure(
+                    ExitCode.MODEL_UNUSABLE,
+                    f"{folder / file}: not a readable safetensors file ({error}); fetch the model again.",
+                ) from error
+        return cls(folder, tensors)
+
+    @contextmanager
+    def view(self, name: str) -> Iterator[Any]:
+        """A lazy view of one tensor: ``view[a:b]`` reads rows a to b.
+
+        The file is opened for each tensor anew: closing it gives the pages of the mapping back.
+        """
+        with safe_open(self.folder / self.tensors[name].file, framework="pt") as file:
+            yield file.get_slice(name)
+
+    def load(self, name: str) -> torch.Tensor:
+        """One whole tensor."""
+        with safe_open(self.folder / self.tensors[name].file, framework="pt") as file:
+            tensor: torch.Tensor = file.get_tensor(name)
+        return tensor
+
+    def config(self) -> dict[str, Any]:
+        """config.json. Raises StageFailure (MODEL_UNUSABLE) where it is missing or no JSON object."""
+        path = self.folder / "config.json"
+        try:
+            parsed: dict[str, Any] = dict(json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            raise StageFailure(
+                ExitCode.MODEL_UNUSABLE, f"{path}: not a model configuration ({error}); fetch the model again."
+            ) from error
+        return parsed
+
+
+def _files(folder: Path) -> list[str]:
+    index = folder / INDEX_FILE
+    if index.exists():
+        return list(dict.fromkeys(json.loads(index.read_bytes())["weight_map"].values()))
+    if (folder / SINGLE_FILE).exists():
+        return [SINGLE_FILE]
+    raise StageFailure(
+        ExitCode.MODEL_UNUSABLE,
+        f"{folder}: found neither {INDEX_FILE} nor {SINGLE_FILE}; merging needs a base model in safetensors.",
+    )
+
+
+def _header(folder: Path, file: str) -> dict[str, TensorInfo]:
+    with safe_open(folder / file, framework="pt") as opened:
+        views = {name: opened.get_slice(name) for name in opened.offset_keys()}
+        return {name: TensorInfo(file, view.get_dtype(), tuple(view.get_shape())) for name, view in views.items()}

@@ -1,0 +1,40 @@
+"""``finetune-merger merge --run FILE``: fold the trained adapter into the base model and prove that it still answers the same."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from finetune_operator.api.outcome import Figure, exit_on_sigterm, run_stage
+from finetune_operator.api.run import load_run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the stage named on the command line; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    exit_on_sigterm("the merge was told to stop; it goes on after the last file that it finished.")
+    return run_stage(lambda: _merge(options.run))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="finetune-merger", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    merge = commands.add_parser("merge", help="fold the adapter into the base model")
+    merge.add_argument("--run", type=Path, required=True, metavar="FILE", help="the job's run.json")
+    return parser
+
+
+def _merge(path: Path) -> Mapping[str, Figure]:
+    run = load_run(path)
+    # torch and transformers take seconds to import: a run.json that does not fit is reported before.
+    from finetune_merger.stage import merge
+
+    return merge(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

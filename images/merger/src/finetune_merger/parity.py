@@ -1,0 +1,97 @@
+"""Does the merged model answer as the base model with its adapter does? Logits of both, compared."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from finetune_merger.checkpoint import Checkpoint
+from finetune_merger.streamed import open_streamed
+from finetune_operator.api.outcome import ExitCode, Figure, StageFailure
+
+log = logging.getLogger(__name__)
+
+RELATIVE_LIMIT: Mapping[str, float] = {"F32": 1e-3, "F16": 0.1, "BF16": 0.5}
+"""Largest difference of a logit by default, as a share of the standard deviation of the reference's logits, for the
+coarsest format of a changed tensor. Where they come from: docs/decisions/0005-merge-parity.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How far the logits of two models are apart."""
+
+    max_difference: float
+    mean_difference: float
+    divergence: float
+    """Mean Kullback-Leibler divergence of the next-token distributions, reference to merged, in nats."""
+    scale: float
+    """Standard deviation of the reference's logits."""
+
+    def figures(self) -> dict[str, Figure]:
+        """As the termination message and result.json bear them."""
+        return {
+            "mergeMaxDifference": _short(self.max_difference),
+            "mergeMeanDifference": _short(self.mean_difference),
+            "mergeKl": _short(self.divergence),
+        }
+
+
+def measure(base: Checkpoint, adapter: Path, merged: Checkpoint, rows: Sequence[torch.Tensor]) -> Parity:
+    """Compare base + adapter with the merged model on rows of token ids, in fp32."""
+    expected = _logits(base, adapter, rows)
+    found = _logits(merged, None, rows)
+    difference = (found - expected).abs()
+    reference, compared = expected.log_softmax(-1), found.log_softmax(-1)
+    divergence = (reference.exp() * (reference - compared)).sum(-1).mean()
+    # Rounding takes a divergence of nothing a hair below zero.
+    return Parity(
+        difference.max().item(), difference.mean().item(), divergence.clamp(min=0).item(), expected.std().item()
+    )
+
+
+def check(parity: Parity, formats: set[str], limit: str | None) -> None:
+    """Raise StageFailure (PARITY_LOST) where the difference is over the limit.
+
+    ``formats`` are those of the changed tensors; ``limit`` is merge.maxParityDifference.
+    """
+    log.info("parity %s, standard deviation of the logits %.4g", parity, parity.scale)
+    allowed = float(limit) if limit is not None else default_limit(parity.scale, formats)
+    # A comparison that is not a number is a difference, hence "not within" rather than "over".
+    if not parity.max_difference <= allowed or not math.isfinite(parity.divergence):
+        raise StageFailure(
+            ExitCode.PARITY_LOST,
+            f"the merged model differs from base + adapter: a logit by up to {parity.max_difference:.4g}, on average by "
+            f"{parity.mean_difference:.4g} (Kullback-Leibler divergence {parity.divergence:.4g}); at most {allowed:.4g} was "
+            f"expected{'' if limit is None else ' (merge.maxParityDifference)'}. Set merge.dtype to FP32, allow more with "
+            "merge.maxParityDifference, or serve un-merged with serving.mode Adapter.",
+            **parity.figures(),
+            mergeDifferenceLimit=_short(allowed),
+        )
+
+
+def default_limit(scale: float, formats: set[str]) -> float:
+    """Largest difference that rounding alone explains, for logits of this standard deviation."""
+    return scale * max((RELATIVE_LIMIT[name] for name in formats), default=RELATIVE_LIMIT["F32"])
+
+
+def _logits(checkpoint: Checkpoint, adapter: Path | None, rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Logits (tokens of all rows, vocabulary) after each token."""
+    model = open_streamed(checkpoint, adapter)
+    lengths = torch.tensor([len(row) for row in rows])
+    # Padding stands on the right, so that no real token sees it.
+    ids = pad_sequence(list(rows), batch_first=True)
+    mask = torch.arange(ids.shape[1])[None, :] < lengths[:, None]
+    with torch.inference_mode():
+        logits = model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
+    real: torch.Tensor = logits[mask].float()
+    return real
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")

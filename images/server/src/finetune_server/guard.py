@@ -1,0 +1,135 @@
+"""What stands before the engine: which paths can be reached, with which key, and how much may be sent.
+
+``transformers serve`` has no key and lets anybody load or unload models; this lets the OpenAI API through and nothing else.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from finetune_server.activity import PROBE_HEADER, Activity
+
+BODY_LIMIT = 8 * 2**20
+"""Bytes of a request: room for any context window's text."""
+
+_CHAT = "/v1/chat/completions"
+_ENGINE = {("POST", _CHAT), ("POST", "/v1/completions")}
+_OPEN = {("GET", "/health")}
+_MODELS = ("GET", "/v1/models")
+_NO_MESSAGES = 'expected a JSON object with "messages", a list of {"role": …, "content": …}'
+
+
+class Guard:
+    """ASGI middleware: allow-list, key and size limit, and the list of models, which is the one that is served."""
+
+    def __init__(self, app: ASGIApp, model: str, read_key: Callable[[], str | None]) -> None:
+        self._app = app
+        self._model = model
+        self._read_key = read_key
+        self._started = int(time.time())
+        self._activity = Activity()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through, or answer it with the OpenAI API's shape of an error."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._handle(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = (scope["method"], scope["path"])
+        if route in _OPEN:
+            await self._app(scope, receive, send)
+        elif route not in _ENGINE and route != _MODELS:
+            await _error(404, f"{route[0]} {route[1]} is not served")(scope, receive, send)
+        elif not self._authorised(Request(scope)):
+            await _error(401, "a valid key is needed: Authorization: Bearer KEY")(scope, receive, send)
+        elif route == _MODELS:
+            await self._models()(scope, receive, send)
+        else:
+            await self._forward(scope, receive, send)
+
+    def _authorised(self, request: Request) -> bool:
+        key = self._read_key()
+        if key is None:
+            return True
+        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(shown.strip().encode(), key.encode())
+
+    def _models(self) -> JSONResponse:
+        model = {"id": self._model, "object": "model", "created": self._started, "owned_by": "finetune-operator"}
+        return JSONResponse({"object": "list", "data": [model]})
+
+    async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_probe = PROBE_HEADER in Request(scope).headers
+        body = await _read(Request(scope, receive))
+        if body is None:
+            await _error(413, f"the request is larger than {BODY_LIMIT} bytes")(scope, receive, send)
+        elif scope["path"] == _CHAT and not _has_messages(body):
+            await _error(400, _NO_MESSAGES)(scope, receive, send)
+        elif is_probe and self._activity.is_busy():
+            # Behind a long answer the probe would wait in line, and the pod would be taken out of its Service.
+            await JSONResponse({"busy": True})(scope, receive, send)
+        else:
+            with self._activity.request():
+                status = await _status_of(self._app, scope, _replay(body, receive), send)
+            self._activity.has_answered |= is_probe and status == 200
+
+
+async def _status_of(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> int:
+    """Run the application; the status that it answered with."""
+    status = 0
+
+    async def watched(message: Message) -> None:
+        nonlocal status
+        status = message.get("status", status)
+        await send(message)
+
+    await app(scope, receive, watched)
+    return status
+
+
+async def _read(request: Request) -> bytes | None:
+    """The body; None where it is over the limit, whatever its header announced."""
+    announced = request.headers.get("content-length", "0")
+    if not announced.isdecimal() or int(announced) > BODY_LIMIT:
+        return None
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            return None
+    return bytes(body)
+
+
+def _has_messages(body: bytes) -> bool:
+    """Whether a chat has what the engine takes for granted: it answers 500 where it is missing."""
+    try:
+        messages = json.loads(body)["messages"]
+        return len(messages) > 0 and all("role" in message for message in messages)
+    except (ValueError, LookupError, TypeError):
+        return False
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A ``receive`` that gives the body that was read, then whatever comes (the client's going away)."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replayed
+
+
+def _error(status: int, message: str) -> JSONResponse:
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return JSONResponse({"error": {"message": message, "type": "invalid_request_error"}}, status, headers)

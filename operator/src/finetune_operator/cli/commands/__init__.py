@@ -1,0 +1,1 @@
+"""One file a command; each offers ``configure(parser)`` and ``execute(arguments)``."""

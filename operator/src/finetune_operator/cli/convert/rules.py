@@ -1,0 +1,161 @@
+"""Combinations of keys that LLaMA-Factory refuses, and those that it accepts but a job cannot follow.
+
+Source: LLaMA-Factory 0.9.5, ``hparams/parser.py`` and the checks of its argument classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from finetune_operator.api.method import Method
+from finetune_operator.cli.convert.keys import MAPPED
+from finetune_operator.cli.convert.names import OPTIMIZERS, SCHEDULERS
+from finetune_operator.cli.convert.settings import Settings
+from finetune_operator.cli.manifest.problems import show
+
+NO_ROWS = 1e-6
+"""val_size up to which LLaMA-Factory holds nothing back."""
+_LORA_KEYS = tuple(key for key, mapped in MAPPED.items() if mapped.field.startswith("spec.lora."))
+_QUANTIZATION_KEYS = ("quantization_type", "double_quantization")
+_MIN_LR = {"min_lr_rate": 0.1}
+
+
+def method_of(settings: Settings) -> Method:
+    """What is trained."""
+    if settings.text("finetuning_type") == "full":
+        return Method.FULL
+    return Method.LORA if settings.get("quantization_bit") is None else Method.QLORA
+
+
+def check_training(settings: Settings) -> None:
+    """Report everything that stands in the way of training."""
+    for check in _CHECKS:
+        check(settings)
+
+
+def _stage(settings: Settings) -> None:
+    stage = settings.text("stage")
+    if stage != "sft":
+        what = "training on plain text" if stage == "pt" else "preference training"
+        settings.findings.problem("stage", f"found {stage}, expected sft; {what} is not there yet")
+    if not settings.flag("do_train"):
+        settings.findings.problem("do_train", "found no true, expected true: a job trains; set do_train: true")
+    elif not settings.names("dataset"):
+        settings.findings.problem("dataset", "found nothing, expected the names of datasets; set it")
+
+
+def _method(settings: Settings) -> None:
+    method = settings.text("finetuning_type")
+    if method not in ("lora", "full"):
+        settings.findings.problem("finetuning_type", f"found {method}, expected lora or full; use one of them")
+    for key in ("use_rslora", "use_dora"):
+        if method == "full" and settings.flag(key):
+            settings.findings.problem(key, "found true, but it is only for finetuning_type lora; remove it")
+    for key in _LORA_KEYS if method == "full" else ():
+        if settings.is_set(key) and key not in ("use_rslora", "use_dora"):
+            settings.findings.note(key, "is read for finetuning_type lora only")
+    if settings.is_set("adapter_name_or_path"):
+        settings.findings.problem(
+            "adapter_name_or_path",
+            f"found {', '.join(settings.names('adapter_name_or_path'))}, but a job begins with a new adapter; merge the earlier "
+            "one first and name the merged model in model_name_or_path",
+        )
+
+
+def _quantization(settings: Settings) -> None:
+    bits = settings.get("quantization_bit")
+    if bits is None:
+        for key in _QUANTIZATION_KEYS:
+            if settings.is_set(key):
+                settings.findings.note(key, "is read only together with quantization_bit")
+        return
+    if bits not in (4, 8):
+        settings.findings.problem("quantization_bit", f"found {bits}, expected 4 or 8; use one of them")
+    if settings.text("finetuning_type") == "full":
+        settings.findings.problem(
+            "quantization_bit", f"found {bits} with finetuning_type full, expected lora; quantised weights are not trained"
+        )
+    if bits == 8:
+        for key in _QUANTIZATION_KEYS:
+            if settings.is_set(key):
+                settings.findings.note(key, "is read for quantization_bit 4 only")
+
+
+def _precision(settings: Settings) -> None:
+    if settings.flag("fp16") and settings.flag("bf16"):
+        settings.findings.problem("fp16", "found true together with bf16, expected one of them; remove one")
+
+
+def _rows(settings: Settings) -> None:
+    if settings.flag("mask_history") and settings.flag("train_on_prompt"):
+        settings.findings.problem("mask_history", "found true together with train_on_prompt, expected one of them; remove one")
+    val_size = settings.number("val_size")
+    if val_size > NO_ROWS and settings.names("eval_dataset"):
+        settings.findings.problem("val_size", "found together with eval_dataset, expected one of them; remove one")
+    if val_size == 1 or val_size < 0 or (val_size > 1 and val_size != int(val_size)):
+        found = show(settings.config.values["val_size"])
+        settings.findings.problem("val_size", f"found {found}, expected a share below 1, or a number of rows above 1")
+    has_rows = val_size > NO_ROWS or bool(settings.names("eval_dataset"))
+    for key in ("eval_strategy", "do_eval"):
+        if not has_rows and settings.get(key) not in ("no", False):
+            text = f"found {show(settings.get(key))}, but no rows to evaluate on; set val_size or eval_dataset, or remove it"
+            settings.findings.problem(key, text)
+    if settings.get("eval_strategy") == "epoch":
+        settings.findings.problem("eval_strategy", "found epoch, expected steps; set eval_strategy: steps and eval_steps")
+
+
+def _steps(settings: Settings) -> None:
+    for key in ("logging_steps", "save_steps", "eval_steps"):
+        value = settings.get(key)
+        if value is not None and value != int(value):
+            settings.findings.problem(key, f"found {value:g}, expected a whole number of steps; a share of all steps cannot be set")
+    if settings.get("save_strategy") == "best":
+        settings.findings.problem("save_strategy", "found best, expected steps; the newest checkpoints are kept")
+    elif settings.get("save_strategy") != "steps":
+        steps = int(settings.number("save_steps"))
+        text = f"a job always has checkpoints to go on from; one is written every {steps} steps (save_steps)"
+        settings.findings.note("save_strategy", text)
+    if settings.is_set("save_total_limit") and settings.get("save_total_limit") < 1:
+        settings.findings.note("save_total_limit", "the newest 2 checkpoints are kept")
+
+
+def _schedule(settings: Settings) -> None:
+    for key, known in (("lr_scheduler_type", SCHEDULERS), ("optim", OPTIMIZERS)):
+        if settings.text(key) not in known:
+            settings.findings.problem(key, f"found {settings.text(key)}, expected one of {', '.join(known)}; use one of them")
+    options = settings.get("lr_scheduler_kwargs")
+    needed = _MIN_LR if settings.text("lr_scheduler_type") == "cosine_with_min_lr" else {}
+    if (options or {}) != needed:
+        key = "lr_scheduler_kwargs" if options else "lr_scheduler_type"
+        expected = "lr_scheduler_kwargs {min_lr_rate: 0.1}" if needed else "no lr_scheduler_kwargs"
+        settings.findings.problem(key, f"found {show(options)} as lr_scheduler_kwargs, expected {expected}; other options cannot be set")
+    ratio, steps = settings.get("warmup_ratio"), settings.number("warmup_steps")
+    if ratio is not None and not 0 <= ratio < 1:
+        settings.findings.problem("warmup_ratio", f"found {ratio:g}, expected a share from 0 to below 1; use warmup_steps for steps")
+    if steps < 0 or (steps >= 1 and steps != int(steps)):
+        settings.findings.problem("warmup_steps", f"found {steps:g}, expected a whole number of steps, or a share below 1")
+    if ratio is not None and settings.is_set("warmup_steps"):
+        settings.findings.note("warmup_steps", "warmup_ratio stands beside it and wins")
+    if settings.get("max_steps") > 0 and settings.is_set("num_train_epochs"):
+        settings.findings.note("num_train_epochs", "max_steps stands beside it and wins")
+
+
+def _elsewhere(settings: Settings) -> None:
+    if settings.text("infer_backend") not in ("", "huggingface"):
+        settings.findings.problem(
+            "infer_backend", f"found {settings.text('infer_backend')} in a training file; write it into the chat file"
+        )
+    if settings.is_set("output_dir"):
+        settings.findings.note("output_dir", "the job has a folder of its own on its volume")
+
+
+_CHECKS: tuple[Callable[[Settings], None], ...] = (
+    _stage,
+    _method,
+    _quantization,
+    _precision,
+    _rows,
+    _steps,
+    _schedule,
+    _elsewhere,
+)

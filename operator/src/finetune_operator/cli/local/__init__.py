@@ -1,0 +1,1 @@
+"""A job without a cluster: its folder, what it reads, and its stages as child processes."""

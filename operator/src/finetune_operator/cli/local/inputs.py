@@ -1,0 +1,151 @@
+"""What a job reads, and where that lies on this machine."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_operator.api import names
+from finetune_operator.api.base import SecretKeyReference
+from finetune_operator.api.run import RunConfig
+from finetune_operator.api.source import ParsedSource, Scheme, parse_source
+from finetune_operator.api.spec import FineTuneJobSpec
+from finetune_operator.cli.manifest.jobs import ManifestJob
+
+RUN_JSON = "run.json"
+CONFIG_MAPS = "config-maps"
+SECRETS = "secrets"
+GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
+"""Of NVIDIA's driver, of AMD's, and of either in Windows' Linux subsystem."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """Folders on this machine that stand for a cluster's objects, by name of the object."""
+
+    claims: Mapping[str, Path]
+    config_maps: Mapping[str, Path]
+    secrets: Mapping[str, Path]
+    config_map_documents: Mapping[str, Mapping[str, bytes]]
+    """ConfigMaps that stand in the manifests; a folder of the same name wins."""
+
+    def config_map(self, name: str, root: Path) -> Path | None:
+        """Where the files of a ConfigMap lie, or will lie once they are written; None where nobody gave it."""
+        if name in self.config_maps:
+            return self.config_maps[name]
+        return root / CONFIG_MAPS / name if name in self.config_map_documents else None
+
+
+def run_config(job: ManifestJob, inputs: Inputs, root: Path) -> RunConfig:
+    """run.json of the job in the folder ``root``. What nobody gave is left out; ``input_problems`` tells."""
+    parsed = [parse_source(source) for _, source in sources(job.job.spec)]
+    config_maps = {name: inputs.config_map(name, root) for name in owners(parsed, Scheme.CONFIG_MAP)}
+    config = RunConfig(
+        name=job.name,
+        uid="",
+        spec=job.job.spec,
+        root=str(root),
+        claims={name: str(inputs.claims[name]) for name in owners(parsed, Scheme.CLAIM) if name in inputs.claims},
+        config_maps={name: str(path) for name, path in config_maps.items() if path},
+        secrets=str(root / SECRETS),
+    )
+    # The same manifest is the same run: a second call goes on with the first one's checkpoints and tracked run.
+    identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{job.name}/{config.training_hash()}")
+    return config.model_copy(update={"uid": str(identity)})
+
+
+def job_claims(jobs: Sequence[ManifestJob], workdir: Path) -> dict[str, Path]:
+    """Folders of the jobs of this call, and of earlier ones, under the claim that the operator would make for each."""
+    earlier = [file.parent.name for file in workdir.glob(f"*/{RUN_JSON}")]
+    present = [job.name for job in jobs if job.job.spec.storage.claim is None]
+    return {names.volume(name): workdir / name for name in (*earlier, *present)}
+
+
+def owners(parsed: Sequence[ParsedSource], scheme: Scheme) -> list[str]:
+    """Names of the claims or ConfigMaps among the sources."""
+    return [source.owner for source in parsed if source.scheme is scheme]
+
+
+def sources(spec: FineTuneJobSpec) -> Iterator[tuple[str, str]]:
+    """(field, URI) of everything that a job reads."""
+    yield "spec.model.source", spec.model.source
+    for index, dataset in enumerate(spec.datasets):
+        yield f"spec.datasets[{index}].source", dataset.source
+    if spec.evaluation and spec.evaluation.dataset:
+        yield "spec.evaluation.dataset.source", spec.evaluation.dataset.source
+
+
+def secret_references(spec: FineTuneJobSpec) -> Iterator[tuple[str, SecretKeyReference]]:
+    """(field, reference) of every Secret that prepare, train or merge reads."""
+    tracking = spec.tracking
+    references: dict[str, SecretKeyReference | None] = {
+        "spec.model.tokenSecret": spec.model.token_secret,
+        **{f"spec.datasets[{i}].tokenSecret": dataset.token_secret for i, dataset in enumerate(spec.datasets)},
+        "spec.evaluation.dataset.tokenSecret": spec.evaluation.dataset.token_secret
+        if spec.evaluation and spec.evaluation.dataset
+        else None,
+        "spec.tracking.wandb.apiKeySecret": tracking.wandb.api_key_secret if tracking and tracking.wandb else None,
+        "spec.tracking.mlflow.tokenSecret": tracking.mlflow.token_secret if tracking and tracking.mlflow else None,
+        "spec.merge.push.tokenSecret": spec.merge.push.token_secret if spec.merge.push else None,
+    }
+    yield from ((field, reference) for field, reference in references.items() if reference)
+
+
+def input_problems(job: ManifestJob, config: RunConfig, inputs: Inputs, workdir: Path) -> list[str]:
+    """A line for everything that the job needs and that is not there."""
+    problems = [
+        job.problem(field, words)
+        for field, source in sources(job.job.spec)
+        if (words := _source_problem(config, source, workdir))
+    ]
+    problems += [
+        job.problem(field, words)
+        for field, reference in secret_references(job.job.spec)
+        if (words := _secret_problem(reference, inputs))
+    ]
+    return problems + [job.problem(field, words) for field, words in _machine_problems(job.job.spec)]
+
+
+def _machine_problems(spec: FineTuneJobSpec) -> Iterator[tuple[str, str]]:
+    asked = spec.resources
+    if asked.nodes > 1:
+        yield "spec.resources.nodes", f"found {asked.nodes}, but a local run trains on this machine alone; set it to 1"
+    if asked.gpus_per_node and not has_gpu():
+        found = f"found {asked.gpus_per_node}, but this machine has no GPU"
+        yield "spec.resources.gpusPerNode", f"{found}; set it to 0 to train on the CPU"
+
+
+def has_gpu() -> bool:
+    """Whether a GPU's driver offers a device here."""
+    return any(device.exists() for device in GPU_DEVICES)
+
+
+def _source_problem(config: RunConfig, source: str, workdir: Path) -> str | None:
+    parsed = parse_source(source)
+    if parsed.scheme is Scheme.OCI:
+        return f"found {source}, but image volumes exist in a cluster only; unpack the image and write file:///PATH"
+    try:
+        path = config.local_path(source)
+    except KeyError:
+        kind, flag = ("claim", "--claim") if parsed.scheme is Scheme.CLAIM else ("ConfigMap", "--config-map")
+        return f"found {source}, but there is no {kind} {parsed.owner} here; say which folder it is: {flag} {parsed.owner}=DIR"
+    # What an earlier job of the same call leaves, or a ConfigMap of the same stream, is written only later.
+    if path is None or path.exists() or path.resolve().is_relative_to(workdir):
+        return None
+    return f"found {source}, but {path} does not exist"
+
+
+def _secret_problem(reference: SecretKeyReference, inputs: Inputs) -> str | None:
+    folder = inputs.secrets.get(reference.name)
+    if folder is None:
+        return (
+            f"found Secret {reference.name}, but there is none here; write the value to a file DIR/{reference.key} and pass "
+            f"--secret {reference.name}=DIR"
+        )
+    return (
+        None
+        if (folder / reference.key).is_file()
+        else f"found no file {folder / reference.key}, expected the Secret's value"
+    )

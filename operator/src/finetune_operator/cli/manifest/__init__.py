@@ -1,0 +1,1 @@
+"""From YAML streams to checked FineTuneJobs, with errors in plain words."""

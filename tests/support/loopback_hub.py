@@ -1,0 +1,149 @@
+"""A hub on the loopback interface: the part of the Hugging Face hub's HTTP interface that downloads use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class LoopbackHub(ThreadingHTTPServer):
+    """Serves ``folder/models/ORG/NAME`` and ``folder/datasets/ORG/NAME``; some names are refused as the hub does."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.folder = folder
+        self.requests: list[str] = []
+        self.token = ""
+        """What a request for an organisation named ``private`` has to bring."""
+        self.cut_after: int | None = None
+        """Break the connection after so many bytes of a file, once."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[LoopbackHub]:
+    """Run a hub while the block runs."""
+    hub = LoopbackHub(folder)
+    thread = threading.Thread(target=hub.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        hub.shutdown()
+        hub.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: LoopbackHub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
+        self.server.requests.append(f"{self.command} {self.path}")
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        parts = unquote(urlsplit(self.path).path).strip("/").split("/")
+        if parts[0] == "api":
+            self._describe(parts[1], "/".join(parts[2:4]), parts[4:])
+        else:
+            kind = parts.pop(0) if parts[0] == "datasets" else "models"
+            self._send_file(kind, "/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+
+    def _refused(self, repository: str, revision: str) -> bool:
+        if repository.startswith("private/") and self.headers.get("Authorization") != f"Bearer {self.server.token}":
+            self._error(401, "RepoNotFound")
+        elif repository.startswith("gated/"):
+            self._error(403, "GatedRepo")
+        elif repository.startswith("broken/"):
+            self._error(503, "")
+        elif revision not in ("main", COMMIT):
+            self._error(404, "RevisionNotFound")
+        else:
+            return False
+        return True
+
+    def _describe(self, kind: str, repository: str, rest: list[str]) -> None:
+        folder = self.server.folder / kind / repository
+        revision = rest[1] if len(rest) > 1 else "main"
+        if self._refused(repository, revision):
+            return
+        if not folder.is_dir():
+            self._error(404, "RepoNotFound")
+            return
+        names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        if rest and rest[0] == "tree":
+            self._json([{"type": "file", "path": name, **_facts(folder / name)} for name in names])
+        else:
+            self._json({"id": repository, "sha": COMMIT, "siblings": [_sibling(folder, name) for name in names]})
+
+    def _send_file(self, kind: str, repository: str, revision: str, name: str) -> None:
+        path = self.server.folder / kind / repository / name
+        if self._refused(repository, revision):
+            return
+        if not path.is_file():
+            self._error(404, "EntryNotFound")
+            return
+        content = path.read_bytes()
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Accept-Ranges", "bytes")
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        if self.command == "GET":
+            self._write(content[start:])
+
+    def _write(self, content: bytes) -> None:
+        limit = self.server.cut_after
+        if limit is not None and limit < len(content):
+            self.server.cut_after = None
+            self.wfile.write(content[:limit])
+            self.close_connection = True
+            return
+        self.wfile.write(content)
+
+    def _json(self, value: object) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def _error(self, status: int, code: str) -> None:
+        self.send_response(status)
+        if code:
+            self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def _sibling(folder: Path, name: str) -> dict[str, object]:
+    return {"rfilename": name, "size": (folder / name).stat().st_size}
+
+
+def _facts(path: Path) -> dict[str, object]:
+    return {"size": path.stat().st_size, "oid": hashlib.sha1(path.read_bytes()).hexdigest()}
