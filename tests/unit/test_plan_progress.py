@@ -85,6 +85,12 @@ def test_a_finished_training_is_at_its_end() -> None:
     assert (last.percent, last.summary, last.eta) == ("100%", "500/500", None)
 
 
+def test_the_loss_of_a_finished_training_is_its_last_though_the_last_report_was_lost() -> None:
+    last = decide(a_job().training().with_status(progress=OLD).done("qwen-train-0", lastLoss=0.0421)).status.progress
+    assert last is not None
+    assert last.loss == "0.0421"
+
+
 def test_early_stopping_ends_at_the_steps_that_were_done() -> None:
     world = a_job().training().with_status(progress=OLD).done("qwen-train-0", steps=300)
     planned = decide(world)

@@ -103,10 +103,13 @@ def test_without_the_key_nothing_is_answered(
     assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("header", ["Bearer sesame", "bearer sesame"])
-def test_with_the_key_the_engine_answers(client: TestClient, keys: list[str | None], header: str) -> None:
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [("Authorization", "Bearer sesame"), ("Authorization", "bearer sesame"), ("X-Api-Key", "sesame")],
+)
+def test_with_the_key_the_engine_answers(client: TestClient, keys: list[str | None], header: str, value: str) -> None:
     keys[0] = "sesame"
-    assert client.post("/v1/chat/completions", json=CHAT, headers={"Authorization": header}).status_code == 200
+    assert client.post("/v1/chat/completions", json=CHAT, headers={header: value}).status_code == 200
 
 
 def test_a_key_that_changed_counts_at_once(client: TestClient, keys: list[str | None]) -> None:

@@ -29,8 +29,8 @@ class Images(ApiModel):
     """Image of the merge pods."""
     server: str = Field(default="finetune-operator/server:0.1.0", min_length=1)
     """Image of the serving pods, CPU engine."""
-    vllm: str = Field(default="vllm/vllm-openai:v0.24.0", min_length=1)
-    """Image of the serving pods with engine VLLM; must carry finetune-server."""
+    vllm: str = Field(default="finetune-operator/server-vllm:0.1.0", min_length=1)
+    """Image of the serving pods with engine VLLM: images/server/Dockerfile, target vllm."""
     pull_policy: PullPolicy = PullPolicy.IF_NOT_PRESENT
     """When images are pulled."""
     pull_secrets: list[DnsSubdomain] = []

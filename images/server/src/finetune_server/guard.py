@@ -52,7 +52,7 @@ class Guard:
         elif route not in _ENGINE and route != _MODELS:
             await _error(404, f"{route[0]} {route[1]} is not served")(scope, receive, send)
         elif not self._authorised(Request(scope)):
-            await _error(401, "a valid key is needed: Authorization: Bearer KEY")(scope, receive, send)
+            await _error(401, "a valid key is needed: Authorization: Bearer KEY, or X-Api-Key: KEY")(scope, receive, send)
         elif route == _MODELS:
             await self._models()(scope, receive, send)
         else:
@@ -62,8 +62,7 @@ class Guard:
         key = self._read_key()
         if key is None:
             return True
-        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(shown.strip().encode(), key.encode())
+        return hmac.compare_digest(_shown_key(request).encode(), key.encode())
 
     def _models(self) -> JSONResponse:
         model = {"id": self._model, "object": "model", "created": self._started, "owned_by": "finetune-operator"}
@@ -83,6 +82,15 @@ class Guard:
             with self._activity.request():
                 status = await _status_of(self._app, scope, _replay(body, receive), send)
             self._activity.has_answered |= is_probe and status == 200
+
+
+def _shown_key(request: Request) -> str:
+    """The key that the client shows; empty where it shows none.
+
+    X-Api-Key too: the API server's proxy, through which `finetune chat` comes, keeps Authorization to itself.
+    """
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    return bearer.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
 
 
 async def _status_of(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> int:

@@ -105,6 +105,8 @@ class Results(StatusModel):
 
     train_loss: ShortText | None = None
     """Mean training loss."""
+    last_loss: ShortText | None = None
+    """Training loss of the last logged step."""
     eval_loss: ShortText | None = None
     """Loss on the rows held back, at the end."""
     steps: int | None = None

@@ -119,6 +119,8 @@ class Training(ApiModel):
     """Seed of the shuffling, the adapters' first values and the dropout."""
     gradient_checkpointing: Switch = Switch.AUTO
     """Recompute activations in the backward pass to save memory."""
+    shuffle: bool = True
+    """Take the rows in another random order in every epoch; false takes them as they stand."""
     early_stopping_patience: int | None = Field(default=None, ge=1, le=1000)
     """Stop after so many evaluations without a lower loss; needs evaluation."""
 
@@ -128,9 +130,11 @@ class Evaluation(ApiModel):
 
     rules = (
         Rule(
-            cel="has(self.fraction) != has(self.dataset)",
-            message="set exactly one of fraction and dataset",
-            holds=lambda evaluation: (evaluation.fraction is None) != (evaluation.dataset is None),
+            cel="[has(self.fraction), has(self.rows), has(self.dataset)].filter(is_set, is_set).size() == 1",
+            message="set exactly one of fraction, rows and dataset",
+            holds=lambda evaluation: (
+                [evaluation.fraction, evaluation.rows, evaluation.dataset].count(None) == 2
+            ),
             field=".fraction",
         ),
         Rule(
@@ -143,6 +147,8 @@ class Evaluation(ApiModel):
 
     fraction: Decimal | None = None
     """Share of the training rows to hold back, such as "0.1"."""
+    rows: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    """Number of training rows to hold back."""
     dataset: Dataset | None = None
     """A dataset of its own to evaluate on."""
     steps: int = Field(default=500, ge=1, le=100_000_000)

@@ -46,9 +46,10 @@ def finished(world: World, results: Results | None) -> Progress:
     old, report = world.status.progress, world.observed.report
     last = _from_report(report, old) if report else old or Progress()
     steps = (results.steps if results else None) or last.total_steps
-    return last.model_copy(
-        update={"step": steps, "total_steps": steps, "percent": "100%", "summary": f"{steps}/{steps}", "eta": None}
-    )
+    done = {"step": steps, "total_steps": steps, "percent": "100%", "summary": f"{steps}/{steps}", "eta": None}
+    # The last report may not have got through; the trainer's last words did.
+    loss = {"loss": results.last_loss} if results and results.last_loss else {}
+    return last.model_copy(update={**done, **loss})
 
 
 def sooner(*pauses: float | None) -> float | None:
