@@ -48,7 +48,7 @@ test: lint types unit integration e2e ## Everything that CI runs
 
 .PHONY: unit
 unit: setup ## Unit tests, in seconds
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest --numprocesses auto tests/unit
 
 .PHONY: integration
 integration: binaries ## Tests against a real control plane and the real training code

@@ -1,0 +1,1 @@
+"""The trainer image: the prepare and train stages of a FineTuneJob."""

@@ -1,0 +1,60 @@
+"""A named template written as the Jinja text that tokenizers carry, so that serving renders what was trained."""
+
+from __future__ import annotations
+
+import json
+
+from finetune_trainer.templates import CONTENT, Slot, Special, Template
+
+
+def to_jinja(template: Template, tokens: dict[Special, str]) -> str:
+    """The template in Jinja. ``tokens`` has the text of the special tokens that the tokenizer knows.
+
+    The system prompt falls back to the template's own where it is absent or empty, as in training.
+    """
+    user = _spelled(template.user, tokens).removesuffix(template.answer_header)
+    answer = _quoted(template.answer_header)
+    return "".join(
+        [
+            "{%- set has_system = messages and messages[0]['role'] == 'system' -%}",
+            "{%- set system = (messages[0]['content'] if has_system else '') or ",
+            f"{_quoted(template.default_system)} -%}}",
+            _output(_quoted(_spelled(template.prefix, tokens))),
+            "{%- if system -%}",
+            _output(_with_content(_spelled(template.system, tokens), "system")),
+            "{%- endif -%}",
+            "{%- for message in (messages[1:] if has_system else messages) -%}",
+            "{%- if message['role'] == 'user' -%}",
+            _output(_with_content(user, "message['content']")),
+            "{%- elif message['role'] == 'assistant' -%}",
+            _output(f"{answer} ~ {_with_content(_spelled(template.assistant, tokens), _CONTENT_OF_MESSAGE)}"),
+            "{%- else -%}",
+            "{{- raise_exception('role ' ~ message['role'] ~ ' has no place in this chat template') -}}",
+            "{%- endif -%}",
+            "{%- endfor -%}",
+            "{%- if add_generation_prompt -%}",
+            _output(answer),
+            "{%- endif -%}",
+        ]
+    )
+
+
+_CONTENT_OF_MESSAGE = "message['content']"
+
+
+def _spelled(slot: Slot, tokens: dict[Special, str]) -> str:
+    return "".join(piece if isinstance(piece, str) else tokens.get(piece, "") for piece in slot)
+
+
+def _with_content(text: str, expression: str) -> str:
+    before, _, after = text.partition(CONTENT)
+    return " ~ ".join(part for part in (before and _quoted(before), expression, after and _quoted(after)) if part)
+
+
+def _quoted(text: str) -> str:
+    # A JSON string is a Jinja string as well.
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _output(expression: str) -> str:
+    return "{{- " + expression + " -}}"

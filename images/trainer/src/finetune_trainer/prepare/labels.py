@@ -1,0 +1,60 @@
+"""Cutting a conversation to the longest allowed sequence, and which of its tokens are learnt.
+
+Rules of LLaMA-Factory 0.9.5, ``data/processor/supervised.py`` and ``processor_utils.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from finetune_operator.api.tokenization import Tokenization
+from finetune_trainer.prepare.encoders import EncodedTurn
+
+IGNORED = -100
+"""Label of a token that is not learnt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One conversation as the trainer sees it: two lists of the same length."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+    @property
+    def trained(self) -> int:
+        """Tokens that are learnt."""
+        return sum(label != IGNORED for label in self.labels)
+
+
+def share_budget(prompt: int, answer: int, budget: int) -> tuple[int, int]:
+    """Lengths that a turn's prompt and answer keep, their heads, when both together may have ``budget`` tokens."""
+    if answer * 2 < budget:
+        most_answer = budget
+    elif prompt * 2 < budget:
+        most_answer = budget - prompt
+    else:
+        # The division comes first, as in the original: another order rounds otherwise now and then.
+        most_answer = int(budget * (answer / (prompt + answer)))
+    kept_answer = min(most_answer, answer)
+    return min(max(budget - kept_answer, 0), prompt), kept_answer
+
+
+def label_turns(turns: Sequence[EncodedTurn], tokenization: Tokenization, longest: int) -> Example:
+    """Cut turn by turn to ``longest`` tokens and label them. With maskHistory the last turns are kept first."""
+    newest_first = tokenization.mask_history
+    parts: list[Example] = []
+    total = 0
+    for number, (prompt, answer) in enumerate(reversed(turns) if newest_first else turns):
+        if total >= longest:
+            break
+        kept_prompt, kept_answer = share_budget(len(prompt), len(answer), longest - total)
+        total += kept_prompt + kept_answer
+        prompt, answer = prompt[:kept_prompt], answer[:kept_answer]
+        prompt_labels = prompt if tokenization.train_on_prompt else [IGNORED] * kept_prompt
+        answer_labels = [IGNORED] * kept_answer if newest_first and number else answer
+        parts.append(Example(prompt + answer, prompt_labels + answer_labels))
+    if newest_first:
+        parts.reverse()
+    return Example([i for part in parts for i in part.input_ids], [i for part in parts for i in part.labels])

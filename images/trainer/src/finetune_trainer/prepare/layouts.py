@@ -1,0 +1,133 @@
+"""From a row of a dataset, in any of the three layouts, to a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_operator.api.dataset import Columns, Dataset, Format, Tags
+from finetune_trainer.prepare.conversation import Conversation, MisorderedRow, Role, RowError, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    messages: str
+    role: str
+    content: str
+    roles: Mapping[str, Role]
+
+
+def conversation_of(row: Any, dataset: Dataset) -> Conversation:
+    """Read one row. Raises RowError, or its subclass MisorderedRow, where it cannot be trained on."""
+    if not isinstance(row, dict):
+        raise RowError(f"is {_kind(row)}, expected an object")
+    columns = dataset.columns or Columns()
+    if row.get(columns.tools or "tools"):
+        raise RowError(
+            f"has tools in column {columns.tools or 'tools'!r}, which this version cannot train on; remove it"
+        )
+    if dataset.format is Format.ALPACA:
+        return _alpaca(row, columns)
+    return _messages(row, columns, _names(dataset))
+
+
+def _names(dataset: Dataset) -> _Names:
+    columns, tags = dataset.columns or Columns(), dataset.tags or Tags()
+    if dataset.format is Format.MESSAGES:
+        return _Names(columns.messages or "messages", "role", "content", {role.value: role for role in Role})
+    roles = {
+        tags.system or "system": Role.SYSTEM,
+        tags.user or "human": Role.USER,
+        tags.assistant or "gpt": Role.ASSISTANT,
+    }
+    return _Names(columns.messages or "conversations", tags.role or "from", tags.content or "value", roles)
+
+
+def _messages(row: dict[str, Any], columns: Columns, names: _Names) -> Conversation:
+    messages = _column(row, names.messages)
+    if not isinstance(messages, list):
+        raise RowError(f"column {names.messages!r} is {_kind(messages)}, expected a list of messages")
+    turns = [_turn(message, f"{names.messages}[{index}]", names) for index, message in enumerate(messages)]
+    system = (_optional_text(row, columns.system) or None) if columns.system else None
+    if turns and turns[0].role is Role.SYSTEM:
+        system, turns = turns[0].content, turns[1:]
+    _check_order(turns, names.messages, first=len(messages) - len(turns))
+    return Conversation(tuple(turns), system)
+
+
+def _turn(message: Any, where: str, names: _Names) -> Turn:
+    if not isinstance(message, dict):
+        raise RowError(f"{where} is {_kind(message)}, expected an object with {names.role!r} and {names.content!r}")
+    role, content = _column(message, names.role, where), _column(message, names.content, where)
+    if not isinstance(content, str):
+        raise RowError(f"{where}.{names.content} is {_kind(content)}, expected a string")
+    known = names.roles.get(role) if isinstance(role, str) else None
+    if known is None:
+        raise MisorderedRow(f"{where}.{names.role} is {role!r}, expected one of {', '.join(names.roles)}")
+    return Turn(known, content)
+
+
+def _check_order(turns: list[Turn], where: str, first: int) -> None:
+    if not turns:
+        raise MisorderedRow(f"{where} has no message of a user, expected user and assistant in turn")
+    for index, turn in enumerate(turns):
+        expected = Role.ASSISTANT if index % 2 else Role.USER
+        if turn.role is not expected:
+            raise MisorderedRow(
+                f"{where}[{first + index}] is of role {turn.role.value}, expected {expected.value}: after an optional "
+                "system message, user and assistant speak in turn"
+            )
+    if len(turns) % 2:
+        raise MisorderedRow(f"{where} ends with a message of the user, expected the assistant's answer")
+
+
+def _alpaca(row: dict[str, Any], columns: Columns) -> Conversation:
+    # An empty instruction is allowed as long as the column stands: the input may hold the question.
+    instruction = _nullable_text(row, columns.prompt or "instruction")
+    further = _optional_text(row, columns.query or "input")
+    output = _column(row, columns.response or "output")
+    if output is None:
+        raise MisorderedRow(f"column {columns.response or 'output'!r} is null, expected the answer")
+    if not isinstance(output, str):
+        raise RowError(f"column {columns.response or 'output'!r} is {_kind(output)}, expected a string")
+    question = "\n".join(part for part in (instruction, further) if part)
+    turns = [*_history(row, columns.history or "history"), Turn(Role.USER, question), Turn(Role.ASSISTANT, output)]
+    return Conversation(tuple(turns), _optional_text(row, columns.system or "system") or None)
+
+
+def _history(row: dict[str, Any], column: str) -> list[Turn]:
+    pairs = row.get(column) or []
+    if not isinstance(pairs, list):
+        raise RowError(f"column {column!r} is {_kind(pairs)}, expected a list of [question, answer] pairs")
+    turns: list[Turn] = []
+    for index, pair in enumerate(pairs):
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            raise RowError(f"{column}[{index}] is not a pair of strings, expected [question, answer]")
+        turns += [Turn(Role.USER, pair[0]), Turn(Role.ASSISTANT, pair[1])]
+    return turns
+
+
+def _column(row: dict[str, Any], name: str, where: str = "") -> Any:
+    if name not in row:
+        found = ", ".join(sorted(map(str, row))) or "nothing"
+        raise RowError(f"{where or 'the row'} has no {name!r}, found {found}; set the dataset's columns or tags")
+    return row[name]
+
+
+def _nullable_text(row: dict[str, Any], name: str) -> str | None:
+    value = _column(row, name)
+    if value is not None and not isinstance(value, str):
+        raise RowError(f"column {name!r} is {_kind(value)}, expected a string")
+    return value
+
+
+def _optional_text(row: dict[str, Any], name: str) -> str | None:
+    return _nullable_text(row, name) if name in row else None
+
+
+_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else _KINDS.get(type(value), type(value).__name__)

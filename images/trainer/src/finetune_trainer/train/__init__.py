@@ -1,0 +1,1 @@
+"""Train stage: from prepared tokens to an adapter or a tuned model."""

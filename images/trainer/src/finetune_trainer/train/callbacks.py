@@ -1,0 +1,97 @@
+"""What happens around the Trainer's steps: reporting, and stopping when told to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from finetune_trainer.train.entry import Entry
+from finetune_trainer.train.stop import StopSignal
+from finetune_trainer.train.trainer import SupervisedTrainer, stop_agreed
+
+Sink = Callable[[Entry], None]
+
+
+class ReportCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not type-checked
+    """Hands an entry to every sink, on the first process only."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self.trainer: SupervisedTrainer | None = None
+        self._sinks = sinks
+        self._began = 0.0
+        self._first_step = 0
+        self._tokens = 0
+        self._tokens_at = 0.0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start the clock, and tell how many steps there will be."""
+        self._began = self._tokens_at = time.monotonic()
+        self._first_step = state.global_step
+        self._tokens = self.trainer.tokens_seen if self.trainer else 0
+        self._emit(state, {})
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Log the last step too, and every saved one: a resumed run's log then goes on without a gap."""
+        if control.should_save or state.global_step >= state.max_steps:
+            control.should_log = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Report a logged step, an evaluation, or the end."""
+        if state.is_world_process_zero and logs:
+            self._emit(state, logs)
+
+    def _emit(self, state: TrainerState, logs: dict[str, Any]) -> None:
+        entry = Entry(
+            step=state.global_step,
+            total_steps=state.max_steps,
+            epoch=state.epoch or 0.0,
+            seconds=time.monotonic() - self._began,
+            steps_done=state.global_step - self._first_step,
+            time=datetime.now(UTC),
+            loss=logs.get("loss"),
+            eval_loss=logs.get("eval_loss"),
+            learning_rate=logs.get("learning_rate"),
+            grad_norm=logs.get("grad_norm"),
+            tokens_per_second=self._pace() if "loss" in logs else None,
+        )
+        for sink in self._sinks:
+            sink(entry)
+
+    def _pace(self) -> float | None:
+        """Tokens a second since the last time, of all processes."""
+        if self.trainer is None:
+            return None
+        now, tokens = time.monotonic(), self.trainer.tokens_seen
+        pace = (tokens - self._tokens) / max(now - self._tokens_at, 1e-9)
+        self._tokens, self._tokens_at = tokens, now
+        return pace
+
+
+class StopCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not type-checked
+    """Saves and ends after the step during which SIGTERM came."""
+
+    def __init__(self, signal: StopSignal) -> None:
+        self._signal = signal
+        self.stopped = False
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Watch for SIGTERM."""
+        self._signal.watch()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Stop where any process was told to; after the last step there is nothing left to stop."""
+        if stop_agreed(self._signal.received, args.device) and state.global_step < state.max_steps:
+            control.should_save = True
+            control.should_training_stop = True
+            self.stopped = True

@@ -1,0 +1,40 @@
+"""trainer_log.jsonl: appended to while training, cut back to the resumed step first."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from finetune_operator.api.result import write_whole
+from finetune_trainer.train.entry import Entry
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The log's lines; one that a killed process left half written is skipped."""
+    if not path.exists():
+        return []
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+class TrainerLog:
+    """Appends one JSON line a logged step."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def begin(self, step: int) -> None:
+        """Keep the lines up to ``step``, the one that training goes on from: what came after is done again."""
+        kept = [line for line in read_log(self._path) if line.get("current_steps", 0) <= step] if step else []
+        write_whole(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+    def append(self, entry: Entry) -> None:
+        """Add a line."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry.to_log()) + "\n")

@@ -1,0 +1,171 @@
+"""One process's training, from loading to export."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, set_seed
+from transformers.utils.logging import disable_progress_bar
+
+from finetune_operator.api.outcome import Figure, StageFailure
+from finetune_operator.api.run import RunConfig
+from finetune_operator.api.tokenization import Packing
+from finetune_trainer.store import EVALUATION, TRAIN, Meta, RowStore
+from finetune_trainer.train.arguments import training_arguments
+from finetune_trainer.train.callbacks import ReportCallback, Sink, StopCallback
+from finetune_trainer.train.checkpoints import Checkpoint, CheckpointStore
+from finetune_trainer.train.data import Collator, SequenceDataset
+from finetune_trainer.train.device import choose_device
+from finetune_trainer.train.entry import Entry
+from finetune_trainer.train.export import export
+from finetune_trainer.train.isolation import check_isolation
+from finetune_trainer.train.log import TrainerLog, read_log
+from finetune_trainer.train.model import load_model
+from finetune_trainer.train.plot import plot_losses
+from finetune_trainer.train.progress import Endpoint, ProgressReporter
+from finetune_trainer.train.stop import StopSignal, preempted
+from finetune_trainer.train.trainer import SupervisedTrainer
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A trainer and what watches it."""
+
+    trainer: SupervisedTrainer
+    stop: StopCallback
+    log: TrainerLog
+    progress: ProgressReporter | None
+
+
+def train_here(run: RunConfig, meta: Meta, identity: str) -> Mapping[str, Figure]:
+    """Train in this process and return the figures.
+
+    Raises StageFailure: PREEMPTED after a SIGTERM, LOSS_NOT_FINITE, INVALID_SPEC.
+    """
+    began = time.monotonic()
+    _quieten()
+    session = build_session(run, meta, identity)
+    trainer = session.trainer
+    resumed = _begin(session)
+    try:
+        trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)
+    except StageFailure:
+        _draw(run, trainer)
+        raise
+    finally:
+        if session.progress is not None:
+            session.progress.close()
+    _draw(run, trainer)
+    if session.stop.stopped:
+        raise preempted(trainer.state.global_step)
+    export(trainer, run, meta)
+    return _figures(trainer, time.monotonic() - began)
+
+
+def _begin(session: Session) -> Checkpoint | None:
+    """Find what to go on from; the first process looks, as reading a large checkpoint takes its time."""
+    trainer = session.trainer
+    found: list[Checkpoint | None] = [None]
+    if trainer.is_world_process_zero():
+        found[0] = trainer.store.newest_valid()
+        step = found[0].step if found[0] else 0
+        trainer.store.open()
+        session.log.begin(step)
+        print(f"train: resuming from step {step}" if step else "train: starting at step 0", flush=True)
+    [trainer.newest_checkpoint] = broadcast_object_list(found)
+    return trainer.newest_checkpoint
+
+
+def _draw(run: RunConfig, trainer: SupervisedTrainer) -> None:
+    if trainer.is_world_process_zero():
+        plot_losses(read_log(run.paths.trainer_log), run.paths.loss_plot)
+
+
+def _quieten() -> None:
+    disable_progress_bar()
+    # Of no use to whoever reads the job's log: about names that transformers 6 will call otherwise.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+def build_session(run: RunConfig, meta: Meta, identity: str) -> Session:
+    """Everything that a training needs, ready to go."""
+    device = choose_device(run.spec)
+    store = CheckpointStore(run.paths.checkpoints, identity, run.spec.checkpoints.limit)
+    arguments = training_arguments(run, device, store.staging)
+    # Before the model: adapters begin with random values.
+    set_seed(run.spec.training.seed)
+    model = load_model(run.paths.base_model, run.spec, device)
+    log = TrainerLog(run.paths.trainer_log)
+    endpoint = Endpoint.from_environment() if arguments.process_index == 0 else None
+    progress = ProgressReporter(endpoint) if endpoint else None
+    report, stopping = ReportCallback(_sinks(log, progress)), StopCallback(StopSignal())
+    trainer = SupervisedTrainer(
+        store=store,
+        model=model,
+        args=arguments,
+        data_collator=Collator(meta.pad_token_id, Packing(meta.packing)),
+        train_dataset=SequenceDataset(RowStore(run.paths.data / TRAIN)),
+        eval_dataset=_evaluation_rows(run),
+        # In this order: what is saved is also reported.
+        callbacks=[stopping, report, *_early_stopping(run)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    # ZeRO's stage 3 has the weights in pieces, which only its own engine can compute with.
+    if Packing(meta.packing) is Packing.SEGMENTED and (run.spec.deepspeed is None or run.spec.deepspeed.stage < 3):
+        check_isolation(trainer.model)
+    report.trainer = trainer
+    return Session(trainer, stopping, log, progress)
+
+
+def _sinks(log: TrainerLog, progress: ProgressReporter | None) -> list[Sink]:
+    def write(entry: Entry) -> None:
+        # LLaMA-Factory's log ends with a line that has no loss.
+        if entry.has_loss or entry.step >= entry.total_steps:
+            log.append(entry)
+
+    def say(entry: Entry) -> None:
+        if entry.has_loss:
+            print(entry.to_line(), flush=True)
+
+    return [write, say, *([progress.offer] if progress else [])]
+
+
+def _evaluation_rows(run: RunConfig) -> SequenceDataset | None:
+    folder = run.paths.data / EVALUATION
+    return SequenceDataset(RowStore(folder)) if run.spec.evaluation is not None and folder.is_dir() else None
+
+
+def _early_stopping(run: RunConfig) -> list[TrainerCallback]:
+    patience = run.spec.training.early_stopping_patience
+    return [] if patience is None else [EarlyStoppingCallback(early_stopping_patience=patience)]
+
+
+def _figures(trainer: SupervisedTrainer, seconds: float) -> dict[str, Figure]:
+    history = trainer.state.log_history
+    figures: dict[str, Figure] = {"steps": trainer.state.global_step, "trainLoss": _mean_loss(history)}
+    losses = [line["loss"] for line in history if "loss" in line]
+    if losses:
+        figures["lastLoss"] = round(losses[-1], 6)
+    evaluations = [line["eval_loss"] for line in history if "eval_loss" in line]
+    if evaluations:
+        figures["evalLoss"] = round(evaluations[-1], 6)
+    figures["tokens"] = trainer.tokens_seen
+    figures["seconds"] = round(seconds, 1)
+    if torch.cuda.is_available():
+        figures["peakMemoryGiB"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    return figures
+
+
+def _mean_loss(history: list[dict[str, float]]) -> float:
+    """Mean over all steps, those before a restart too: each logged loss stands for the steps since the one before."""
+    total, done = 0.0, 0.0
+    for line in history:
+        if "loss" in line:
+            total += line["loss"] * (line["step"] - done)
+            done = line["step"]
+    return round(total / done, 6) if done else 0.0

@@ -1,0 +1,133 @@
+"""Rows of every layout become conversations, and every way to be wrong is told apart."""
+
+import pytest
+
+from finetune_operator.api.dataset import Dataset
+from finetune_trainer.prepare.conversation import Conversation, MisorderedRow, Role, RowError, Turn
+from finetune_trainer.prepare.layouts import conversation_of
+
+
+def dataset(**fields: object) -> Dataset:
+    return Dataset.model_validate({"source": "pvc://data/rows.jsonl", **fields})
+
+
+MESSAGES = dataset()
+SHAREGPT = dataset(format="ShareGPT")
+ALPACA = dataset(format="Alpaca")
+RENAMED = dataset(
+    format="ShareGPT",
+    columns={"messages": "talk", "system": "prompt"},
+    tags={"role": "who", "content": "what", "user": "me", "assistant": "you", "system": "boss"},
+)
+
+
+def talk(*texts: str, system: str | None = None) -> Conversation:
+    roles = (Role.USER, Role.ASSISTANT)
+    return Conversation(tuple(Turn(roles[index % 2], text) for index, text in enumerate(texts)), system)
+
+
+def said(role: str, content: object) -> dict[str, object]:
+    return {"role": role, "content": content}
+
+
+@pytest.mark.parametrize(
+    ("of", "row", "expected"),
+    [
+        (MESSAGES, {"messages": [said("user", "a"), said("assistant", "b")]}, talk("a", "b")),
+        (
+            MESSAGES,
+            {"messages": [said("system", "s"), said("user", "a"), said("assistant", "")]},
+            talk("a", "", system="s"),
+        ),
+        (
+            MESSAGES,
+            {"messages": [said("system", ""), said("user", ""), said("assistant", "b")]},
+            talk("", "b", system=""),
+        ),
+        (SHAREGPT, {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}, talk("a", "b")),
+        (
+            RENAMED,
+            {"prompt": "p", "talk": [{"who": "me", "what": "a"}, {"who": "you", "what": "b"}]},
+            talk("a", "b", system="p"),
+        ),
+        (
+            RENAMED,
+            {
+                "prompt": "p",
+                "talk": [{"who": "boss", "what": "s"}, {"who": "me", "what": "a"}, {"who": "you", "what": "b"}],
+            },
+            talk("a", "b", system="s"),
+        ),
+        (ALPACA, {"instruction": "a", "input": "i", "output": "b"}, talk("a\ni", "b")),
+        (ALPACA, {"instruction": "", "input": "i", "output": ""}, talk("i", "")),
+        (ALPACA, {"instruction": "a", "output": "b", "system": "s"}, talk("a", "b", system="s")),
+        (ALPACA, {"instruction": "a", "output": "b", "history": [["q", "r"]]}, talk("q", "r", "a", "b")),
+    ],
+)
+def test_a_row_of_each_layout_becomes_a_conversation(of: Dataset, row: object, expected: Conversation) -> None:
+    assert conversation_of(row, of) == expected
+
+
+@pytest.mark.parametrize(
+    ("of", "row", "said_of_it"),
+    [
+        (MESSAGES, ["no", "object"], "is a list, expected an object"),
+        (MESSAGES, {"text": "x"}, "has no 'messages', found text"),
+        (MESSAGES, {"messages": None}, "column 'messages' is null, expected a list"),
+        (MESSAGES, {"messages": ["x"]}, r"messages\[0\] is a string, expected an object"),
+        (MESSAGES, {"messages": [said("user", None), said("assistant", "b")]}, r"messages\[0\]\.content is null"),
+        (MESSAGES, {"messages": [said("user", 3), said("assistant", "b")]}, r"messages\[0\]\.content is a number"),
+        (
+            MESSAGES,
+            {"messages": [{"role": "user"}, said("assistant", "b")]},
+            r"messages\[0\] has no 'content', found role",
+        ),
+        (MESSAGES, {"tools": "[]", "messages": []}, "has tools in column 'tools'"),
+        (ALPACA, {"output": "b"}, "has no 'instruction', found output"),
+        (ALPACA, {"instruction": "a", "output": 3}, "column 'output' is a number, expected a string"),
+        (ALPACA, {"instruction": "a", "output": "b", "history": [["q"]]}, r"history\[0\] is not a pair"),
+    ],
+)
+def test_a_row_that_cannot_be_read_says_what_was_found(of: Dataset, row: object, said_of_it: str) -> None:
+    with pytest.raises(RowError, match=said_of_it) as caught:
+        conversation_of(row, of)
+    assert not isinstance(caught.value, MisorderedRow)
+
+
+@pytest.mark.parametrize(
+    ("of", "row", "said_of_it"),
+    [
+        (MESSAGES, {"messages": []}, "has no message of a user"),
+        (MESSAGES, {"messages": [said("system", "s")]}, "has no message of a user"),
+        (MESSAGES, {"messages": [said("user", "a")]}, "ends with a message of the user"),
+        (
+            MESSAGES,
+            {"messages": [said("assistant", "a"), said("user", "b")]},
+            r"messages\[0\] is of role assistant, expected user",
+        ),
+        (
+            MESSAGES,
+            {"messages": [said("user", "a"), said("user", "b")]},
+            r"messages\[1\] is of role user, expected assistant",
+        ),
+        (
+            MESSAGES,
+            {"messages": [said("system", "s"), said("system", "t"), said("user", "a"), said("assistant", "b")]},
+            r"messages\[1\] is of role system, expected user",
+        ),
+        (
+            MESSAGES,
+            {"messages": [said("robot", "a"), said("assistant", "b")]},
+            "role is 'robot', expected one of system, user",
+        ),
+        (
+            SHAREGPT,
+            {"conversations": [{"from": "user", "value": "a"}]},
+            "from is 'user', expected one of system, human, gpt",
+        ),
+        (ALPACA, {"instruction": "a", "output": None}, "column 'output' is null"),
+    ],
+)
+def test_a_row_whose_turns_are_out_of_order_is_told_apart(of: Dataset, row: object, said_of_it: str) -> None:
+    with pytest.raises(MisorderedRow, match=said_of_it):
+        conversation_of(row, of)
