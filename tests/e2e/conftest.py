@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
 from finetune_devcluster import Cluster, operator_chart
 from finetune_devcluster.layout import project_root
 from job_driver import Driver

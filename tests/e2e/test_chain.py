@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from job_driver import Driver, tiny_job
 from support_wait import eventually
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from job_driver import Driver, tiny_job
 from support_wait import eventually
 

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kubernetes import client, config
+
 from finetune_devcluster import Cluster, binaries
 from finetune_devcluster.layout import project_root
 from finetune_operator.api.manifest_yaml import load_all
-from kubernetes import client, config
 from support_wait import eventually
 
 GROUP, VERSION, PLURAL = "finetune-operator.io", "v1alpha1", "finetunejobs"

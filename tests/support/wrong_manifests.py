@@ -115,6 +115,9 @@ WRONG = (
         {"fraction": "0.1", "dataset": {"source": "hf://a/b"}},
         "fraction",
     ),
+    Wrong("an evaluation fraction and rows", "spec.evaluation", {"fraction": "0.1", "rows": 10}, "fraction"),
+    Wrong("an evaluation on nothing", "spec.evaluation", {"steps": 10}, "fraction"),
+    Wrong("an evaluation of no rows", "spec.evaluation", {"rows": 0}, "spec.evaluation.rows"),
     Wrong("an evaluation of everything", "spec.evaluation", {"fraction": "1"}, "spec.evaluation.fraction"),
     Wrong(
         "parameters offloaded at stage 2",

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_devcluster.node import atomic_files, launcher
 from finetune_devcluster.node.atomic_files import FileContent
-from finetune_devcluster.node.mounts import container_mounts
+from finetune_devcluster.node.mounts import container_mounts, project_folders
 from finetune_devcluster.node.provisioner import PROVISIONER, volume_for
 from finetune_devcluster.node.volumes import Volume
 
@@ -126,3 +126,8 @@ def test_the_volume_of_a_claim_is_reserved_for_it() -> None:
     assert volume["spec"]["claimRef"]["uid"] == "42"
     assert (volume["spec"]["capacity"], volume["spec"]["accessModes"]) == ({"storage": "5Gi"}, ["ReadWriteMany"])
     assert volume["spec"]["hostPath"]["path"] == "/state/volumes/42"
+
+
+def test_a_project_that_the_containers_own_tmp_would_hide_is_mounted() -> None:
+    folders = [Path("/tmp/checkout"), Path("/opt/checkout"), Path("/run/venv"), Path("/")]
+    assert project_folders(folders) == {"/tmp/checkout": Path("/tmp/checkout"), "/run/venv": Path("/run/venv")}

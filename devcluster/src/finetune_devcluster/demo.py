@@ -153,7 +153,9 @@ def _cluster(keep: bool) -> Iterator[Cluster]:
 
 def _say_how_to_go_on(cluster: Cluster) -> None:
     print(f"\nexport KUBECONFIG={cluster.kubeconfig} PATH={Path(sys.executable).parent}:{binaries.ensure()}:$PATH")
-    print(f"kubectl get ftj; kubectl finetune status {TUNED}; kubectl finetune chat {TUNED}; devcluster down --name {NAME}")
+    print(
+        f"kubectl get ftj; kubectl finetune status {TUNED}; kubectl finetune chat {TUNED}; devcluster down --name {NAME}"
+    )
 
 
 if __name__ == "__main__":

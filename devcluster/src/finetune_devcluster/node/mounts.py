@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from finetune_devcluster.node.environment import expand
+from finetune_devcluster.node.launcher import FRESH
 from finetune_devcluster.node.settings import Object
 from finetune_devcluster.node.volumes import Volume
 
@@ -22,6 +23,11 @@ class Mount:
     target: str
     subPath: str = ""
     readOnly: bool = False
+
+
+def project_folders(folders: Iterable[Path]) -> dict[str, Path]:
+    """Of the folders that every container needs, those that its own /tmp or /run would hide, by target."""
+    return {str(folder): folder for folder in folders if folder.parts[1:2] and folder.parts[1] in FRESH}
 
 
 def container_mounts(

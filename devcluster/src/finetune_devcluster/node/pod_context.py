@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 
+from finetune_devcluster.layout import project_root
 from finetune_devcluster.node import container_process, sandbox
 from finetune_devcluster.node.container_process import ContainerProcess, LaunchSpec
 from finetune_devcluster.node.devices import GPU_RESOURCE
@@ -17,7 +19,7 @@ from finetune_devcluster.node.environment import (
 )
 from finetune_devcluster.node.hosts import PodNames, hostname_of
 from finetune_devcluster.node.lookup import environment_sources
-from finetune_devcluster.node.mounts import container_mounts, termination_log_path
+from finetune_devcluster.node.mounts import container_mounts, project_folders, termination_log_path
 from finetune_devcluster.node.node_context import NodeContext
 from finetune_devcluster.node.sandbox import Sandbox
 from finetune_devcluster.node.settings import Object
@@ -165,6 +167,7 @@ class PodContext:
             "/etc/hostname": self.folder / "hostname",
             "/etc/resolv.conf": self.folder / "resolv.conf",
             termination_log_path(record.spec): message,
+            **project_folders((project_root(), Path(sys.prefix), Path(sys.base_prefix))),
         }
 
     async def start(self, record: ContainerRecord, spec: LaunchSpec) -> ContainerProcess:

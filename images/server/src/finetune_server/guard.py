@@ -52,7 +52,9 @@ class Guard:
         elif route not in _ENGINE and route != _MODELS:
             await _error(404, f"{route[0]} {route[1]} is not served")(scope, receive, send)
         elif not self._authorised(Request(scope)):
-            await _error(401, "a valid key is needed: Authorization: Bearer KEY, or X-Api-Key: KEY")(scope, receive, send)
+            await _error(401, "a valid key is needed: Authorization: Bearer KEY, or X-Api-Key: KEY")(
+                scope, receive, send
+            )
         elif route == _MODELS:
             await self._models()(scope, receive, send)
         else:

@@ -132,9 +132,7 @@ class Evaluation(ApiModel):
         Rule(
             cel="[has(self.fraction), has(self.rows), has(self.dataset)].filter(is_set, is_set).size() == 1",
             message="set exactly one of fraction, rows and dataset",
-            holds=lambda evaluation: (
-                [evaluation.fraction, evaluation.rows, evaluation.dataset].count(None) == 2
-            ),
+            holds=lambda evaluation: [evaluation.fraction, evaluation.rows, evaluation.dataset].count(None) == 2,
             field=".fraction",
         ),
         Rule(

@@ -13,6 +13,7 @@ from typing import Protocol, cast
 from finetune_operator.cli.errors import CommandError
 
 COMMANDS = {
+    "convert": "turn LLaMA-Factory's YAML files into FineTuneJob manifests",
     "run": "run the stages of FineTuneJob manifests as local processes, without a cluster",
     "status": "show FineTuneJobs and how far they are",
     "logs": "print the log of a job's stage",

@@ -12,7 +12,7 @@ from finetune_operator.api.outcome import ExitCode
 from finetune_operator.api.source import Scheme
 from finetune_operator.cli import options
 from finetune_operator.cli.convert.convert import convert
-from finetune_operator.cli.convert.options import Options, is_yes
+from finetune_operator.cli.convert.options import MLFLOW_EXPERIMENT, WANDB_PROJECT, Options, is_yes
 from finetune_operator.cli.errors import CommandError
 
 HUBS = {"huggingface": Scheme.HUGGING_FACE, "modelscope": Scheme.MODELSCOPE}
@@ -20,11 +20,18 @@ HUBS = {"huggingface": Scheme.HUGGING_FACE, "modelscope": Scheme.MODELSCOPE}
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "files", nargs="+", metavar="CONFIG.yaml", help="LLaMA-Factory file to train, export or chat; - is standard input"
+        "files",
+        nargs="+",
+        metavar="CONFIG.yaml",
+        help="LLaMA-Factory file to train, export or chat; - is standard input",
     )
-    parser.add_argument("--dataset-dir", metavar="DIR", help="folder with dataset_info.json; default: each file's dataset_dir")
     parser.add_argument(
-        "--hub", choices=HUBS, help="hub of models without a folder; default: modelscope with USE_MODELSCOPE_HUB=1, else huggingface"
+        "--dataset-dir", metavar="DIR", help="folder with dataset_info.json; default: each file's dataset_dir"
+    )
+    parser.add_argument(
+        "--hub",
+        choices=HUBS,
+        help="hub of models without a folder; default: modelscope with USE_MODELSCOPE_HUB=1, else huggingface",
     )
     parser.add_argument(
         "--placeholder",
@@ -73,9 +80,9 @@ def convert_options(arguments: argparse.Namespace) -> Options:
         placeholders=dict(arguments.placeholder),
         gpus=arguments.gpus if arguments.gpus is not None else _number("NPROC_PER_NODE"),
         nodes=arguments.nodes or _number("NNODES") or 1,
-        wandb_project=os.environ.get("WANDB_PROJECT", Options.wandb_project),
+        wandb_project=os.environ.get("WANDB_PROJECT", WANDB_PROJECT),
         mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI"),
-        mlflow_experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME", Options.mlflow_experiment),
+        mlflow_experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME", MLFLOW_EXPERIMENT),
     )
 
 
@@ -83,4 +90,6 @@ def _number(variable: str) -> int | None:
     text = os.environ.get(variable)
     if text is None or text.isdecimal():
         return None if text is None else int(text)
-    raise CommandError(f"{variable}: found {text}, expected a whole number; correct the variable", ExitCode.INVALID_SPEC)
+    raise CommandError(
+        f"{variable}: found {text}, expected a whole number; correct the variable", ExitCode.INVALID_SPEC
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,10 +66,22 @@ def _validate(settings: Settings, manifest: Manifest) -> None:
     try:
         FineTuneJob.model_validate_json(json.dumps(manifest), strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
-        for line in explain(error, FineTuneJob, manifest):
-            path, _, words = line.partition(": ")
-            key = next((key for key, mapped in MAPPED.items() if mapped.field == path and settings.is_set(key)), None)
-            settings.findings.problem(key or path, words)
+        lines = [line.split(": ", 1) for line in explain(error, FineTuneJob, manifest)]
+        found = [(_key_of(path, settings), path, words) for path, words in lines]
+        # A field that no key was given for, such as alpha, is wrong because another one is.
+        for key, path, words in [entry for entry in found if entry[0]] or found:
+            settings.findings.problem(key or path, f"{words}; correct it")
+
+
+def _key_of(path: str, settings: Settings) -> str | None:
+    """The key of the file that the field was made from."""
+    plain = re.sub(r"\[\d+\]", "[]", path)
+    keys = [
+        key
+        for key, mapped in MAPPED.items()
+        if settings.is_set(key) and f"{plain}[".startswith((f"{mapped.field}[", f"{mapped.field}."))
+    ]
+    return max(keys, key=lambda key: len(MAPPED[key].field), default=None)
 
 
 def _same_names(trained: Sequence[Trained]) -> list[str]:

@@ -138,14 +138,19 @@ def _layout(entry: Entry, problem: Say, note: Say) -> dict[str, Any]:
         note(f"{unknown} is not read, by LLaMA-Factory neither{closest(unknown, _KEYS)}")
     if entry.get("ranking", False) is not False:
         problem("ranking: found true, but preference training is not there yet; name a dataset of conversations")
+        return {}
     if "num_samples" in entry:
-        problem("num_samples: random samples cannot be drawn; write the rows to a file, or use max_samples for the first rows")
+        problem(
+            "num_samples: random samples cannot be drawn; write the rows to a file, or use max_samples for the first rows"
+        )
     formatting = entry.get("formatting", "alpaca")
     if formatting not in _FORMATS:
         problem(f"formatting: found {show(formatting)}, expected alpaca, sharegpt or openai")
         return {}
     if formatting == "openai":
-        note('LLaMA-Factory adds "detailed thinking off" to every system prompt of formatting openai; that is left out here')
+        note(
+            'LLaMA-Factory adds "detailed thinking off" to every system prompt of formatting openai; that is left out here'
+        )
     return layout(entry, _FORMATS[formatting], problem, note)
 
 
@@ -189,7 +194,9 @@ def _hub_source(entry: Entry, hub: Scheme, problem: Say) -> dict[str, Any]:
 def _cloud_source(uri: Any, problem: Say) -> dict[str, Any]:
     if str(uri).startswith("s3://") and re.fullmatch(SOURCE_PATTERN, str(uri)):
         return {"source": str(uri)}
-    problem(f"cloud_file_name: found {show(uri)}, expected s3://bucket/key; copy the file to such a bucket or into the folder")
+    problem(
+        f"cloud_file_name: found {show(uri)}, expected s3://bucket/key; copy the file to such a bucket or into the folder"
+    )
     return {}
 
 
@@ -198,7 +205,9 @@ def _refuse_parts_of_files(entry: Entry, problem: Say) -> None:
         if key in entry:
             problem(f"{key}: is for hub datasets, but the entry has file_name; remove it")
     if entry.get("split", "train") != "train":
-        problem(f"split: found {show(entry['split'])}, but a file has the split train only; use max_samples for the first rows")
+        problem(
+            f"split: found {show(entry['split'])}, but a file has the split train only; use max_samples for the first rows"
+        )
 
 
 def _file(name: str, path: Path, folder: Path, problem: Say, note: Say) -> dict[str, Any]:
@@ -225,7 +234,9 @@ def _placeholders(name: str, source: Mapping[str, Any], options: Options, note: 
     missing = sorted(found & {"name", "author"} - given.keys())
     if missing:
         flags = " ".join(f"--placeholder {key}=…" for key in missing)
-        note(f"its rows hold {', '.join('{{' + key + '}}' for key in missing)}, which would be learnt as it stands; set it with {flags}")
+        note(
+            f"its rows hold {', '.join('{{' + key + '}}' for key in missing)}, which would be learnt as it stands; set it with {flags}"
+        )
     return {"placeholders": given} if given else {}
 
 

@@ -84,6 +84,8 @@ def _message_tags(tags: Names, problem: Say, note: Say) -> Names:
         if needed not in tags:
             problem(f"tags.{needed}: found nothing; a tags block has to name every key and role that is to be read")
     if "system_tag" not in tags:
-        note("tags without system_tag: rows that open with a system message are dropped, as in LLaMA-Factory; add it to keep them")
+        note(
+            "tags without system_tag: rows that open with a system message are dropped, as in LLaMA-Factory; add it to keep them"
+        )
         tags = {**tags, "system_tag": NOT_READ}
     return {tag.removesuffix("_tag"): tags[tag] for tag in _TAGS if tag in tags}

@@ -93,7 +93,9 @@ def _by_name(value: str, settings: Settings) -> Json | None:
     name = _STANDARD_NAME.fullmatch(Path(value).name)
     if name is None:
         folder = settings.config.folder.absolute()
-        settings.findings.problem("deepspeed", f"found {value}, which is neither in {Path.cwd()} nor in {folder}; correct the path")
+        settings.findings.problem(
+            "deepspeed", f"found {value}, which is neither in {Path.cwd()} nor in {folder}; correct the path"
+        )
         return None
     settings.findings.note("deepspeed", f"{value} is not here; taken for LLaMA-Factory's example of that name")
     zero: Json = {"stage": int(name[1])}
@@ -104,10 +106,11 @@ def _by_name(value: str, settings: Settings) -> Json | None:
 
 
 def _fields(config: Json, settings: Settings) -> Json | None:
-    zero = config.get("zero_optimization", {})
+    zero = config.get("zero_optimization")
     stage = zero.get("stage", 0) if isinstance(zero, dict) else None
-    if stage not in (0, 1, 2, 3) or isinstance(stage, bool):
-        settings.findings.problem("deepspeed", f"zero_optimization.stage: found {show(stage)}, expected 0, 1, 2 or 3")
+    if not isinstance(zero, dict) or stage not in (0, 1, 2, 3) or isinstance(stage, bool):
+        text = f"zero_optimization.stage: found {show(stage)}, expected 0, 1, 2 or 3; correct it"
+        settings.findings.problem("deepspeed", text)
         return None
     for key, training_key in _SET_BY_TRAINING.items():
         if config.get(key, "auto") != "auto":

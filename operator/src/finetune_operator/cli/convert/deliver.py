@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +10,15 @@ from typing import Any
 
 from finetune_operator.api.delivery import ServingMode
 from finetune_operator.api.method import Method
+from finetune_operator.api.source import Scheme
 from finetune_operator.cli.convert.keys import EXPORT
 from finetune_operator.cli.convert.names import ENGINES, MERGE_DTYPES
 from finetune_operator.cli.convert.options import Options
 from finetune_operator.cli.convert.settings import Settings
-from finetune_operator.cli.convert.sources import hub_source, NoSource
+from finetune_operator.cli.convert.sources import NoSource, hub_source
 from finetune_operator.cli.convert.train import model, secret
-from finetune_operator.api.source import Scheme
+from finetune_operator.cli.convert.yaml_lines import read_config
+from finetune_operator.cli.errors import CommandError
 
 Block = dict[str, Any]
 
@@ -67,13 +70,24 @@ def _job_of(settings: Settings, trained: Sequence[Trained], exported: Mapping[st
     found = f"found {named[0] if named else 'nothing'}"
     if jobs:
         files = ", ".join(job.settings.config.file for job in jobs)
-        settings.findings.problem(key, f"{found}, which is the output_dir of {files}; pass one of them, or set other folders")
+        settings.findings.problem(
+            key, f"{found}, which is the output_dir of {files}; pass one of them, or set other folders"
+        )
     elif settings.text("model_name_or_path"):
         settings.findings.problem(
             key,
-            f"{found}, expected the output_dir of a training file of this call; pass that file as well: a job merges and serves "
-            "what it has trained itself",
+            f"{found}, expected the output_dir of a training file of this call: a job merges and serves only what it has trained "
+            f"itself; pass {_training_file(path, settings) or 'that file'} as well",
         )
+    return None
+
+
+def _training_file(output: str, settings: Settings) -> str | None:
+    """The file beside this one that trains what it names."""
+    for path in sorted(settings.config.folder.glob("*.y*ml")):
+        with contextlib.suppress(CommandError):
+            if _path(str(read_config(str(path)).values.get("output_dir"))) == output:
+                return str(path)
     return None
 
 
@@ -86,11 +100,15 @@ def _fits(settings: Settings, job: Trained, options: Options) -> bool:
                                   "model; name it in model_name_or_path instead")  # fmt: skip
     source, trained = model(settings, options).get("source"), job.spec["model"].get("source")
     if is_adapter and source and trained and source != trained:
-        settings.findings.problem("model_name_or_path", f"found {source}, but {job.settings.config.file} trains {trained}; name the same")
+        settings.findings.problem(
+            "model_name_or_path", f"found {source}, but {job.settings.config.file} trains {trained}; name the same"
+        )
     template = settings.text("template")
     if template and template != job.settings.text("template"):
         known = job.settings.text("template") or "the model's own"
-        settings.findings.problem("template", f"found {template}, but {job.settings.config.file} trains with {known}; name the same")
+        settings.findings.problem(
+            "template", f"found {template}, but {job.settings.config.file} trains with {known}; name the same"
+        )
     return len(settings.findings.problems) == before
 
 
@@ -100,7 +118,9 @@ def _merge(settings: Settings, job: Trained) -> None:
         settings.findings.problem("export_dir", text)
         return
     if settings.is_set("quantization_bit"):
-        settings.findings.problem("quantization_bit", "found in an export file, but adapters are merged into whole weights; remove it")
+        settings.findings.problem(
+            "quantization_bit", "found in an export file, but adapters are merged into whole weights; remove it"
+        )
     merge: Block = {
         "enabled": True,
         "dtype": MERGE_DTYPES[settings.text("infer_dtype")].value,
@@ -108,7 +128,9 @@ def _merge(settings: Settings, job: Trained) -> None:
     }
     push = _push(settings)
     job.spec["merge"] = merge | ({"push": push} if push else {})
-    settings.findings.note("export_dir", f"the merged model lies in merged/ on the volume of {job.settings.config.file}'s job")
+    settings.findings.note(
+        "export_dir", f"the merged model lies in merged/ on the volume of {job.settings.config.file}'s job"
+    )
 
 
 def _push(settings: Settings) -> Block | None:
@@ -121,7 +143,9 @@ def _push(settings: Settings) -> Block | None:
         return None
     reference = secret(settings, target)
     if reference is None:
-        settings.findings.note("export_hub_model_id", "set spec.merge.push.tokenSecret to a Secret with a token that may write")
+        settings.findings.note(
+            "export_hub_model_id", "set spec.merge.push.tokenSecret to a Secret with a token that may write"
+        )
     return {"target": target, **({"tokenSecret": reference} if reference else {})}
 
 
@@ -131,7 +155,9 @@ def _serve(settings: Settings, job: Trained) -> None:
         settings.findings.problem("infer_backend", "found sglang, expected vllm or huggingface; use one of them")
         return
     if settings.text("infer_dtype") != "auto":
-        settings.findings.problem("infer_dtype", "found in a chat file, but a model is served in its own format; remove it")
+        settings.findings.problem(
+            "infer_dtype", "found in a chat file, but a model is served in its own format; remove it"
+        )
     if settings.is_set("quantization_bit"):
         settings.findings.note("quantization_bit", "the served model is not quantised")
     is_adapter = settings.is_set("adapter_name_or_path")

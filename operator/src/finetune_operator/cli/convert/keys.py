@@ -64,7 +64,7 @@ MAPPED: Mapping[str, Mapped] = {
     "max_samples": Mapped(Kind.WHOLE, None, "spec.datasets[].maxSamples"),
     "val_size": Mapped(Kind.NUMBER, 0.0, "spec.evaluation.fraction, or spec.evaluation.rows where above 1"),
     "cutoff_len": Mapped(Kind.WHOLE, 2048, "spec.tokenization.cutoffLen"),
-    "packing": Mapped(Kind.FLAG, False, "spec.tokenization.packing"),
+    "packing": Mapped(Kind.FLAG, None, "spec.tokenization.packing"),
     "neat_packing": Mapped(Kind.FLAG, False, "spec.tokenization.packing"),
     "train_on_prompt": Mapped(Kind.FLAG, False, "spec.tokenization.trainOnPrompt"),
     "mask_history": Mapped(Kind.FLAG, False, "spec.tokenization.maskHistory"),

@@ -28,10 +28,12 @@ class WrongKind(ValueError):
 def read(kind: Kind, value: Any) -> Any:
     """The value in Python's type for the kind. Raises WrongKind."""
     if isinstance(value, str) and "${" in value:
-        raise WrongKind(f"found {show(value)}, expected a value: LLaMA-Factory does not fill in ${{…}}; write the value itself")
+        raise WrongKind(
+            f"found {show(value)}, expected a value: LLaMA-Factory does not fill in ${{…}}; write the value itself"
+        )
     taken = _READERS[kind](value)
     if taken is None:
-        raise WrongKind(f"found {show(value)}, expected {kind.value}")
+        raise WrongKind(f"found {show(value)}, expected {kind.value}; correct it")
     return taken
 
 

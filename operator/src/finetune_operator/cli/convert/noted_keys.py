@@ -71,7 +71,6 @@ NOTED: Mapping[str, str] = {key: reason for reason, keys in _BY_REASON.items() f
 
 _BY_PARENT: Mapping[str, tuple[str, ...]] = {
     "streaming": ("buffer_size",),
-    "mix_strategy": ("interleave_probs",),
     "adapter_name_or_path": ("create_new_adapter",),
     "add_special_tokens": ("init_special_tokens",),
     "loraplus_lr_ratio": ("loraplus_lr_embedding",),

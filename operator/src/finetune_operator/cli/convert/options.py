@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 
 from finetune_operator.api.source import Scheme
 
+WANDB_PROJECT = "llamafactory"
+"""Project that LLaMA-Factory reports to where none is named."""
+MLFLOW_EXPERIMENT = "Default"
+"""And MLflow's own experiment."""
 _YES = ("1", "true", "y")
 
 
@@ -23,9 +27,9 @@ class Options:
     gpus: int | None = None
     """GPUs for each node; None goes by the files."""
     nodes: int = 1
-    wandb_project: str = "llamafactory"
+    wandb_project: str = WANDB_PROJECT
     mlflow_uri: str | None = None
-    mlflow_experiment: str = "Default"
+    mlflow_experiment: str = MLFLOW_EXPERIMENT
 
 
 def is_yes(text: str | None) -> bool:

@@ -43,6 +43,7 @@ REFUSED: Mapping[str, Refused] = {
     # --- data
     "streaming": Refused("remove it; rows are prepared with flat memory anyway, and max_steps may stay"),
     "mix_strategy": Refused("use concat; weigh datasets by the number of their rows", ("concat",)),
+    "interleave_probs": Refused("remove it; datasets are taken one after the other", ()),
     "preprocessing_batch_size": Refused("use 1000, which packing depends on", (1000,)),
     "ignore_pad_token_for_loss": Refused("remove it; padding is never learnt", (True,)),
     "eval_on_each_dataset": Refused("join the evaluation datasets into one"),
@@ -112,16 +113,12 @@ REFUSED: Mapping[str, Refused] = {
 
 RENAMED: Mapping[str, str] = {
     "evaluation_strategy": "eval_strategy",
-    "use_fast": "use_fast_tokenizer",
+    "prompt_template": "template",
     "checkpoint_dir": "adapter_name_or_path",
-    "lora_modules": "lora_target",
-    "flash_attention": "flash_attn",
     "max_source_length": "cutoff_len",
     "max_target_length": "cutoff_len",
+    "dev_ratio": "val_size",
     "sft_packing": "packing",
     "efficient_packing": "neat_packing",
-    "train_file": "dataset",
-    "eval_file": "eval_dataset",
-    "bits": "quantization_bit",
 }
 """Names of earlier versions that today's parser refuses, and what they are called now."""

@@ -16,6 +16,8 @@ from finetune_operator.cli.manifest.problems import show
 NO_ROWS = 1e-6
 """val_size up to which LLaMA-Factory holds nothing back."""
 _LORA_KEYS = tuple(key for key, mapped in MAPPED.items() if mapped.field.startswith("spec.lora."))
+_OTHER_STAGES = {"pt": "training on plain text"} | dict.fromkeys(("rm", "ppo", "dpo", "kto"), "preference training")
+_NOT_NEGATIVE = ("learning_rate", "num_train_epochs", "weight_decay", "max_grad_norm", "lora_dropout", "val_size")
 _QUANTIZATION_KEYS = ("quantization_type", "double_quantization")
 _MIN_LR = {"min_lr_rate": 0.1}
 
@@ -36,11 +38,11 @@ def check_training(settings: Settings) -> None:
 def _stage(settings: Settings) -> None:
     stage = settings.text("stage")
     if stage != "sft":
-        what = "training on plain text" if stage == "pt" else "preference training"
-        settings.findings.problem("stage", f"found {stage}, expected sft; {what} is not there yet")
+        advice = f"{_OTHER_STAGES[stage]} is not there yet" if stage in _OTHER_STAGES else "correct it"
+        settings.findings.problem("stage", f"found {stage}, expected sft; {advice}")
     if not settings.flag("do_train"):
         settings.findings.problem("do_train", "found no true, expected true: a job trains; set do_train: true")
-    elif not settings.names("dataset"):
+    elif settings.config.values.get("dataset") is None:
         settings.findings.problem("dataset", "found nothing, expected the names of datasets; set it")
 
 
@@ -73,12 +75,19 @@ def _quantization(settings: Settings) -> None:
         settings.findings.problem("quantization_bit", f"found {bits}, expected 4 or 8; use one of them")
     if settings.text("finetuning_type") == "full":
         settings.findings.problem(
-            "quantization_bit", f"found {bits} with finetuning_type full, expected lora; quantised weights are not trained"
+            "quantization_bit",
+            f"found {bits} with finetuning_type full, expected lora; quantised weights are not trained",
         )
     if bits == 8:
         for key in _QUANTIZATION_KEYS:
             if settings.is_set(key):
                 settings.findings.note(key, "is read for quantization_bit 4 only")
+
+
+def _numbers(settings: Settings) -> None:
+    for key in _NOT_NEGATIVE:
+        if settings.number(key) < 0:
+            settings.findings.problem(key, f"found {settings.number(key):g}, expected 0 or more; correct it")
 
 
 def _precision(settings: Settings) -> None:
@@ -88,11 +97,13 @@ def _precision(settings: Settings) -> None:
 
 def _rows(settings: Settings) -> None:
     if settings.flag("mask_history") and settings.flag("train_on_prompt"):
-        settings.findings.problem("mask_history", "found true together with train_on_prompt, expected one of them; remove one")
+        settings.findings.problem(
+            "mask_history", "found true together with train_on_prompt, expected one of them; remove one"
+        )
     val_size = settings.number("val_size")
     if val_size > NO_ROWS and settings.names("eval_dataset"):
         settings.findings.problem("val_size", "found together with eval_dataset, expected one of them; remove one")
-    if val_size == 1 or val_size < 0 or (val_size > 1 and val_size != int(val_size)):
+    if val_size == 1 or (val_size > 1 and val_size != int(val_size)):
         found = show(settings.config.values["val_size"])
         settings.findings.problem("val_size", f"found {found}, expected a share below 1, or a number of rows above 1")
     has_rows = val_size > NO_ROWS or bool(settings.names("eval_dataset"))
@@ -101,14 +112,18 @@ def _rows(settings: Settings) -> None:
             text = f"found {show(settings.get(key))}, but no rows to evaluate on; set val_size or eval_dataset, or remove it"
             settings.findings.problem(key, text)
     if settings.get("eval_strategy") == "epoch":
-        settings.findings.problem("eval_strategy", "found epoch, expected steps; set eval_strategy: steps and eval_steps")
+        settings.findings.problem(
+            "eval_strategy", "found epoch, expected steps; set eval_strategy: steps and eval_steps"
+        )
 
 
 def _steps(settings: Settings) -> None:
     for key in ("logging_steps", "save_steps", "eval_steps"):
         value = settings.get(key)
         if value is not None and value != int(value):
-            settings.findings.problem(key, f"found {value:g}, expected a whole number of steps; a share of all steps cannot be set")
+            settings.findings.problem(
+                key, f"found {value:g}, expected a whole number of steps; a share of all steps cannot be set"
+            )
     if settings.get("save_strategy") == "best":
         settings.findings.problem("save_strategy", "found best, expected steps; the newest checkpoints are kept")
     elif settings.get("save_strategy") != "steps":
@@ -122,18 +137,26 @@ def _steps(settings: Settings) -> None:
 def _schedule(settings: Settings) -> None:
     for key, known in (("lr_scheduler_type", SCHEDULERS), ("optim", OPTIMIZERS)):
         if settings.text(key) not in known:
-            settings.findings.problem(key, f"found {settings.text(key)}, expected one of {', '.join(known)}; use one of them")
+            settings.findings.problem(
+                key, f"found {settings.text(key)}, expected one of {', '.join(known)}; use one of them"
+            )
     options = settings.get("lr_scheduler_kwargs")
     needed = _MIN_LR if settings.text("lr_scheduler_type") == "cosine_with_min_lr" else {}
     if (options or {}) != needed:
         key = "lr_scheduler_kwargs" if options else "lr_scheduler_type"
         expected = "lr_scheduler_kwargs {min_lr_rate: 0.1}" if needed else "no lr_scheduler_kwargs"
-        settings.findings.problem(key, f"found {show(options)} as lr_scheduler_kwargs, expected {expected}; other options cannot be set")
+        settings.findings.problem(
+            key, f"found {show(options)} as lr_scheduler_kwargs, expected {expected}; other options cannot be set"
+        )
     ratio, steps = settings.get("warmup_ratio"), settings.number("warmup_steps")
     if ratio is not None and not 0 <= ratio < 1:
-        settings.findings.problem("warmup_ratio", f"found {ratio:g}, expected a share from 0 to below 1; use warmup_steps for steps")
+        settings.findings.problem(
+            "warmup_ratio", f"found {ratio:g}, expected a share from 0 to below 1; use warmup_steps for steps"
+        )
     if steps < 0 or (steps >= 1 and steps != int(steps)):
-        settings.findings.problem("warmup_steps", f"found {steps:g}, expected a whole number of steps, or a share below 1")
+        settings.findings.problem(
+            "warmup_steps", f"found {steps:g}, expected a whole number of steps, or a share below 1"
+        )
     if ratio is not None and settings.is_set("warmup_steps"):
         settings.findings.note("warmup_steps", "warmup_ratio stands beside it and wins")
     if settings.get("max_steps") > 0 and settings.is_set("num_train_epochs"):
@@ -153,6 +176,7 @@ _CHECKS: tuple[Callable[[Settings], None], ...] = (
     _stage,
     _method,
     _quantization,
+    _numbers,
     _precision,
     _rows,
     _steps,

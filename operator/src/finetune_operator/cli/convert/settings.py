@@ -35,16 +35,16 @@ class Settings:
     _values: Mapping[str, Any]
 
     def is_set(self, key: str) -> bool:
-        """Whether the file gives the key a value."""
-        return self.config.values.get(key) is not None
+        """Whether the file gives the key a value, of the right kind."""
+        return key in self._values
 
     def get(self, key: str) -> Any:
         """The value, of the kind that the table says."""
         return self._values.get(key, MAPPED[key].default)
 
     def flag(self, key: str) -> bool:
-        """A switch."""
-        return cast(bool, self.get(key))
+        """A switch; off where it is left open."""
+        return bool(self.get(key))
 
     def number(self, key: str) -> float:
         """A number of a key that has a default."""
@@ -91,7 +91,9 @@ def read_settings(config: Config) -> Settings:
 def _read_mapped(key: str, value: Any, purpose: str, findings: Findings, values: dict[str, Any]) -> None:
     mapped = MAPPED[key]
     if value is None and mapped.default is not None:
-        findings.problem(key, f"found nothing, expected {mapped.kind.value}; remove the line for the default, {_shown(mapped)}")
+        findings.problem(
+            key, f"found nothing, expected {mapped.kind.value}; remove the line for the default, {_shown(mapped)}"
+        )
         return
     if value is None:
         return
@@ -102,7 +104,9 @@ def _read_mapped(key: str, value: Any, purpose: str, findings: Findings, values:
         return
     if mapped.choices and taken not in mapped.choices:
         hint = closest(taken, mapped.choices)
-        findings.problem(key, f"found {show(value)}, expected one of {', '.join(mapped.choices)}{hint}")
+        findings.problem(
+            key, f"found {show(value)}, expected one of {', '.join(mapped.choices)}{hint or '; correct it'}"
+        )
         return
     if purpose not in mapped.read_by:
         findings.note(key, f"`llamafactory-cli {purpose}` does not use it")

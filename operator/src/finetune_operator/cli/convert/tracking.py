@@ -25,7 +25,8 @@ def tracking(settings: Settings, options: Options) -> dict[str, Any] | None:
         result["tensorBoard"] = {"enabled": True}
     if "wandb" in names:
         settings.findings.note(
-            "report_to", f"make the Secret for wandb: `kubectl create secret generic {WANDB_SECRET} --from-literal=token=…`"
+            "report_to",
+            f"make the Secret for wandb: `kubectl create secret generic {WANDB_SECRET} --from-literal=token=…`",
         )
         result["wandb"] = {"project": options.wandb_project, "apiKeySecret": {"name": WANDB_SECRET}}
     if "mlflow" in names and options.mlflow_uri is None:

@@ -165,13 +165,17 @@ def _evaluation(settings: Settings, options: Options) -> Block | None:
     val_size = settings.number("val_size")
     is_wanted = settings.get("eval_strategy") != "no" or settings.flag("do_eval")
     if len(settings.names("eval_dataset")) > 1:
-        settings.findings.problem("eval_dataset", "found several names, expected one; join the datasets' files into one")
+        settings.findings.problem(
+            "eval_dataset", "found several names, expected one; join the datasets' files into one"
+        )
     if val_size <= NO_ROWS and not (held_out and is_wanted):
         if held_out:
             settings.findings.note("eval_dataset", "is not evaluated on without eval_strategy; left out")
         return None
     if not is_wanted:
-        settings.findings.note("val_size", "holds rows back, as in LLaMA-Factory; here they are evaluated on once, at the end")
+        settings.findings.note(
+            "val_size", "holds rows back, as in LLaMA-Factory; here they are evaluated on once, at the end"
+        )
     steps = settings.get("eval_steps") or settings.number("logging_steps")
     return {
         **_held_out(held_out, val_size, settings),

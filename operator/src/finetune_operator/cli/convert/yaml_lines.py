@@ -36,13 +36,15 @@ def read_config(file: str) -> Config:
     try:
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
-            found = "nothing" if node is None else f"a {node.id}"
+            found = "nothing" if node is None else "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
             raise CommandError(f"{file}: found {found}, expected keys and values, one a line")
         lines = {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
-        values: dict[Any, Any] = loader.construct_document(node)  # type: ignore[no-untyped-call]
+        values: dict[Any, Any] = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise CommandError(f"{file}:{mark.line + 1 if mark else 1}: not YAML: {error.problem or error.context}") from None
+        raise CommandError(
+            f"{file}:{mark.line + 1 if mark else 1}: not YAML: {error.problem or error.context}"
+        ) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise CommandError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
     finally:
