@@ -10,7 +10,15 @@ from typing import Any
 from finetune_operator.cli.convert.convert import Converted, convert
 from finetune_operator.cli.convert.options import Options
 
-LACKING = object()
+
+class _Lacking:
+    """With a name of its own, so that a test's id is the same in every process."""
+
+    def __repr__(self) -> str:
+        return "lacking"
+
+
+LACKING = _Lacking()
 """A key that the file is to lack."""
 ROWS = '[{"instruction": "Hi", "input": "", "output": "Hello"}]'
 TRAINING: Mapping[str, Any] = {
