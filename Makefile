@@ -25,7 +25,7 @@ setup: .venv/.installed ## Make .venv with `finetune` and everything else in its
 
 .PHONY: binaries
 binaries: setup ## Build (once, then cached) kube-apiserver, etcd, kubectl, helm and the like from their Go modules
-	$(BIN)/devcluster binaries
+	@$(BIN)/devcluster binaries >&2
 
 ## --- try it
 
@@ -34,8 +34,8 @@ demo: binaries ## Train, merge and serve a tiny model on a real control plane, a
 	$(BIN)/python -m finetune_devcluster.demo $(if $(KEEP),--keep)
 
 .PHONY: cluster
-cluster: binaries ## Start the devcluster with the operator installed; prints the line that exports its KUBECONFIG
-	@$(BIN)/devcluster up --operator
+cluster: setup ## Start the devcluster with the operator installed; prints the line that exports its KUBECONFIG
+	@$(BIN)/devcluster up --operator --gpus 8
 
 .PHONY: cluster-down
 cluster-down: ## Stop the devcluster

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.api.device import CPU, DEVICE_VARIABLE
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.run import RunConfig
 from finetune_operator.api.training import Precision
@@ -60,6 +61,11 @@ def test_a_gpu_that_is_not_there_is_refused_by_field(tmp_path: Path) -> None:
     with pytest.raises(StageFailure, match=r"resources.gpusPerNode: 1 asked for, but no GPU is visible") as caught:
         choose_device(run(tmp_path, resources={"gpusPerNode": 1}).spec)
     assert caught.value.code is ExitCode.INVALID_SPEC
+
+
+def test_a_machine_that_stands_in_for_gpus_computes_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DEVICE_VARIABLE, CPU)
+    assert not choose_device(run(tmp_path, resources={"gpusPerNode": 2}).spec).is_gpu
 
 
 def test_deepspeeds_fields_fill_its_configuration(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from finetune_devcluster.node.sandbox import Sandbox
 from finetune_devcluster.node.settings import Object
 from finetune_devcluster.node.states import ContainerRecord
 from finetune_devcluster.node.volumes import PodVolumes, Volume
+from finetune_operator.api.device import CPU, DEVICE_VARIABLE
 
 
 class PodContext:
@@ -154,7 +155,8 @@ class PodContext:
         if GPU_RESOURCE not in ((container.get("resources") or {}).get("limits") or {}):
             return {}
         gpus = self.node.gpus.take(self.uid, container)
-        return {"NVIDIA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+        # The node offers GPUs that it does not have; the project's images then compute on the CPU.
+        return {"NVIDIA_VISIBLE_DEVICES": ",".join(map(str, gpus)), DEVICE_VARIABLE: CPU}
 
     def _files(self, record: ContainerRecord) -> dict[str, Path]:
         """The node's own files by where the container sees them."""

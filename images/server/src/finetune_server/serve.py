@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from finetune_operator.api.delivery import Engine, Serving
+from finetune_operator.api.device import stands_in
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.run import RunConfig
 from finetune_server.folder import make_served_folder
@@ -35,7 +36,11 @@ def serve(run: RunConfig, host: str = HOST, port: int = PORT) -> None:
 def _engine(serving: Serving) -> Engine:
     if serving.engine is not Engine.AUTO:
         return serving.engine
-    return Engine.VLLM if serving.gpus > 0 else Engine.TRANSFORMERS
+    return Engine.VLLM if _has_gpu(serving) else Engine.TRANSFORMERS
+
+
+def _has_gpu(serving: Serving) -> bool:
+    return serving.gpus > 0 and not stands_in()
 
 
 def _become_vllm(run: RunConfig, serving: Serving, host: str, port: int) -> None:
@@ -64,7 +69,7 @@ def _serve_with_transformers(run: RunConfig, serving: Serving, host: str, port: 
     # Only now: transformers fixes its cache and whether it is offline when it is imported.
     from finetune_server.transformers_engine import GuardedServe
 
-    GuardedServe(run.name, "auto" if serving.gpus > 0 else "cpu", host, port, lambda: read_api_key(run))
+    GuardedServe(run.name, "auto" if _has_gpu(serving) else "cpu", host, port, lambda: read_api_key(run))
 
 
 def _stop_on_sigterm(scratch: Path) -> None:

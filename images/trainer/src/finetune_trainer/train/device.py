@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from finetune_operator.api.device import stands_in
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.api.training import Precision
@@ -27,7 +28,9 @@ class Device:
 
 def choose_device(spec: FineTuneJobSpec) -> Device:
     """The device of this process. Raises StageFailure where the spec asks for what the node does not have."""
-    if spec.resources.gpus_per_node == 0:
+    if spec.resources.gpus_per_node == 0 or stands_in():
+        if spec.resources.gpus_per_node:
+            print(f"train: no GPU here; the CPU stands in for the {spec.resources.gpus_per_node} asked for", flush=True)
         # 16-bit casts make a CPU slower and less exact: precision is a choice for GPUs.
         if spec.training.precision is not Precision.FP32:
             print(f"train: on the CPU, precision {spec.training.precision.value} is computed as FP32", flush=True)

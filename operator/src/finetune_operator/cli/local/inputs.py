@@ -9,6 +9,7 @@ from pathlib import Path
 
 from finetune_operator.api import names
 from finetune_operator.api.base import SecretKeyReference
+from finetune_operator.api.device import CPU, DEVICE_VARIABLE
 from finetune_operator.api.run import RunConfig
 from finetune_operator.api.source import ParsedSource, Scheme, parse_source
 from finetune_operator.api.spec import FineTuneJobSpec
@@ -112,9 +113,11 @@ def _machine_problems(spec: FineTuneJobSpec) -> Iterator[tuple[str, str]]:
     asked = spec.resources
     if asked.nodes > 1:
         yield "spec.resources.nodes", f"found {asked.nodes}, but a local run trains on this machine alone; set it to 1"
-    if asked.gpus_per_node and not has_gpu():
-        found = f"found {asked.gpus_per_node}, but this machine has no GPU"
-        yield "spec.resources.gpusPerNode", f"{found}; set it to 0 to train on the CPU"
+
+
+def device_environment() -> dict[str, str]:
+    """What tells the stages that the GPUs a manifest asks for are not here."""
+    return {} if has_gpu() else {DEVICE_VARIABLE: CPU}
 
 
 def has_gpu() -> bool:

@@ -15,7 +15,7 @@ from finetune_operator.api.run import RunConfig
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.cli.errors import CommandError
 from finetune_operator.cli.local.folder import load_results
-from finetune_operator.cli.local.inputs import RUN_JSON
+from finetune_operator.cli.local.inputs import RUN_JSON, device_environment
 from finetune_operator.cli.local.process import Ended, run_child
 
 Show = Callable[[str], None]
@@ -94,7 +94,7 @@ def run_stage(stage: Stage, config: RunConfig, show: Show, lock: int) -> None:
         show(f"{stage.name} | {line}")
 
     arguments = [find_program(stage.program), stage.name, "--run", str(root / RUN_JSON)]
-    environment = {TERMINATION_LOG_VARIABLE: str(last_words), **LINES_FOR_PEOPLE}
+    environment = {TERMINATION_LOG_VARIABLE: str(last_words), **device_environment(), **LINES_FOR_PEOPLE}
     ended = run_child(arguments, environment, pass_on, keep_open=[lock])
     if ended.code != ExitCode.DONE or ended.stopped_by:
         raise _failure(stage, config, ended, _read(last_words), last_line)
