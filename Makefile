@@ -18,14 +18,16 @@ help: ## Show this list
 setup: .venv/.installed ## Make .venv with `finetune` and everything else in its bin/
 
 .venv/.installed: requirements/dev.txt operator/pyproject.toml images/trainer/pyproject.toml images/merger/pyproject.toml images/server/pyproject.toml devcluster/pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet 'uv>=0.8'
-	$(BIN)/uv pip install --python $(BIN)/python --requirements requirements/dev.txt
-	touch $@
+	@# On standard error throughout: `eval "$$(make cluster)"` must see one line only.
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv >&2
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet 'uv>=0.8' >&2
+	@echo "installing the locked requirements (torch brings CUDA: about 6 GB)" >&2
+	@$(BIN)/uv pip install --python $(BIN)/python --requirements requirements/dev.txt >&2
+	@touch $@
 
 .PHONY: binaries
 binaries: setup ## Build (once, then cached) kube-apiserver, etcd, kubectl, helm and the like from their Go modules
-	@$(BIN)/devcluster binaries >&2
+	@ln -sf "$$($(BIN)/devcluster binaries)"/{kubectl,helm} $(BIN)/
 
 ## --- try it
 
@@ -34,7 +36,7 @@ demo: binaries ## Train, merge and serve a tiny model on a real control plane, a
 	$(BIN)/python -m finetune_devcluster.demo $(if $(KEEP),--keep)
 
 .PHONY: cluster
-cluster: setup ## Start the devcluster with the operator installed; prints the line that exports its KUBECONFIG
+cluster: binaries ## Start the devcluster with the operator installed; prints the line that exports its KUBECONFIG
 	@$(BIN)/devcluster up --operator --gpus 8
 
 .PHONY: cluster-down
