@@ -3,7 +3,8 @@
 import pytest
 
 from finetune_operator.api.tokenization import Tokenization
-from finetune_trainer.prepare.labels import IGNORED, label_turns, share_budget
+from finetune_trainer.prepare.labels import label_turns, share_budget
+from finetune_trainer.sequences import IGNORED
 
 TURNS = [([1, 2, 3], [4, 5]), ([6, 7], [8, 9, 10])]
 

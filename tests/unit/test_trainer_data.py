@@ -10,8 +10,9 @@ from transformers import MambaConfig, MambaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from finetune_operator.api.outcome import StageFailure
 from finetune_operator.api.tokenization import Packing
+from finetune_trainer.sequences import IGNORED
 from finetune_trainer.store import RowStore, StoredRow, write_rows
-from finetune_trainer.train.data import IGNORED, TOKENS, Collator, SequenceDataset
+from finetune_trainer.train.data import TOKENS, Collator, SequenceDataset
 from finetune_trainer.train.isolation import check_isolation
 
 VOCABULARY, PAD = 64, 0

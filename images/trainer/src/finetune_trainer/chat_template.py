@@ -13,33 +13,57 @@ def to_jinja(template: Template, tokens: dict[Special, str]) -> str:
     The system prompt falls back to the template's own where it is absent or empty, as in training.
     """
     user = _spelled(template.user, tokens).removesuffix(template.answer_header)
-    answer = _quoted(template.answer_header)
+    header = _quoted(template.answer_header)
+    asked = f"opening.text ~ {_CONTENT_OF_MESSAGE}" if template.system_opens_user else _CONTENT_OF_MESSAGE
+    answer = (
+        f"{header} ~ {_thought(template)}{_with_content(_spelled(template.assistant, tokens), _CONTENT_OF_MESSAGE)}"
+    )
     return "".join(
         [
             "{%- set has_system = messages and messages[0]['role'] == 'system' -%}",
             "{%- set system = (messages[0]['content'] if has_system else '') or ",
             f"{_quoted(template.default_system)} -%}}",
             _output(_quoted(_spelled(template.prefix, tokens))),
-            "{%- if system -%}",
-            _output(_with_content(_spelled(template.system, tokens), "system")),
-            "{%- endif -%}",
+            _system(template, _with_content(_spelled(template.system, tokens), "system")),
             "{%- for message in (messages[1:] if has_system else messages) -%}",
             "{%- if message['role'] == 'user' -%}",
-            _output(_with_content(user, "message['content']")),
+            _output(_with_content(user, asked)),
+            "{%- set opening.text = '' -%}" if template.system_opens_user else "",
             "{%- elif message['role'] == 'assistant' -%}",
-            _output(f"{answer} ~ {_with_content(_spelled(template.assistant, tokens), _CONTENT_OF_MESSAGE)}"),
+            _output(answer),
             "{%- else -%}",
             "{{- raise_exception('role ' ~ message['role'] ~ ' has no place in this chat template') -}}",
             "{%- endif -%}",
             "{%- endfor -%}",
             "{%- if add_generation_prompt -%}",
-            _output(answer),
+            _output(header),
+            _closing(template, tokens),
             "{%- endif -%}",
         ]
     )
 
 
 _CONTENT_OF_MESSAGE = "message['content']"
+
+
+def _system(template: Template, spelled: str) -> str:
+    if template.system_opens_user:
+        return f"{{%- set opening = namespace(text=({spelled}) if system else '') -%}}"
+    return "{%- if system -%}" + _output(spelled) + "{%- endif -%}"
+
+
+def _thought(template: Template) -> str:
+    if template.thought is None:
+        return ""
+    brings_its_own = " or ".join(f"{_quoted(word.strip())} in {_CONTENT_OF_MESSAGE}" for word in template.thought)
+    return f"('' if {brings_its_own} else {_quoted(template.empty_thought(''))}) ~ "
+
+
+def _closing(template: Template, tokens: dict[Special, str]) -> str:
+    if not template.ends_once:
+        return ""
+    ends = "{%- elif messages and messages[-1]['role'] == 'assistant' -%}"
+    return ends + _output(_quoted(tokens.get(Special.EOS, "")))
 
 
 def _spelled(slot: Slot, tokens: dict[Special, str]) -> str:

@@ -1,8 +1,10 @@
-"""Command line of the trainer image: ``finetune-trainer prepare|train --run FILE``."""
+"""Command line of the trainer image: ``finetune-trainer prepare|train --run FILE``, and ``tokens`` to look at data."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,9 +22,31 @@ def main(arguments: list[str] | None = None) -> int:
         ("train", "train, resuming from the newest valid checkpoint"),
     ):
         stages.add_parser(stage, help=text).add_argument("--run", type=Path, required=True, help="path of run.json")
+    _add_tokens(stages.add_parser("tokens", help="print what the trainer would see, and leave nothing behind"))
     options = parser.parse_args(arguments)
+    if options.stage == "tokens":
+        return _tokens(options)
     exit_on_sigterm(f"{options.stage} was told to stop; started again, it goes on from what is on the volume.")
     return run_stage(lambda: _run(options.stage, options.run))
+
+
+def _add_tokens(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--run", type=Path, action="append", required=True, help="run.json of a job, named JOB.json; may be repeated"
+    )
+    parser.add_argument("--packed", action="store_true", help="a line a sequence, as the job packs them")
+    parser.add_argument("--render", action="store_true", help="text instead of JSON; what is learnt is marked")
+    parser.add_argument("--evaluation", action="store_true", help="the rows held back as well")
+
+
+def _tokens(options: argparse.Namespace) -> int:
+    # Ended by whoever reads (`| head`) or by Ctrl-C, it has nothing to say.
+    for number in (signal.SIGPIPE, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    from finetune_trainer.tokens import View, show_tokens
+
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return show_tokens(options.run, View(options.packed, options.render, options.evaluation, coloured))
 
 
 def _run(stage: str, run_file: Path) -> Mapping[str, Figure]:

@@ -22,15 +22,19 @@ def fetch_base_model(run: RunConfig) -> Path:
 
     Raises StageFailure where the source cannot be read.
     """
+    mounted = mounted_model(run)
+    return _downloaded(run) if mounted is None else _linked(mounted, run.paths.base_model)
+
+
+def mounted_model(run: RunConfig) -> Path | None:
+    """The model's folder on a mounted volume; None for one of a hub. Raises StageFailure where it is no folder."""
     mounted = local_path(run, run.spec.model.source, "spec.model")
-    if mounted is None:
-        return _downloaded(run)
-    if not mounted.is_dir():
+    if mounted is not None and not mounted.is_dir():
         raise StageFailure(
             ExitCode.SOURCE_UNREACHABLE,
             f"spec.model.source: {run.spec.model.source} ({mounted}) is not a folder; check the path inside the volume.",
         )
-    return _linked(mounted, run.paths.base_model)
+    return mounted
 
 
 def _linked(target: Path, link: Path) -> Path:

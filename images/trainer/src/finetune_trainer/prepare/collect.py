@@ -48,6 +48,8 @@ class Rules:
     """Longest conversation, in tokens."""
     drops_misordered: bool
     """Leave out rows whose turns are out of order, as LLaMA-Factory does, rather than refuse them."""
+    closing: int | None = None
+    """Token after the last turn of every row, where the template has one."""
 
 
 class Collector:
@@ -98,8 +100,9 @@ class Collector:
         if isinstance(turns, RowError):
             collected.faults.append(f"{place}: {turns}")
             return None
-        example = label_turns(turns, self._rules.tokenization, self._rules.longest)
-        whole = sum(len(prompt) + len(answer) for prompt, answer in turns)
+        rules = self._rules
+        example = label_turns(turns, rules.tokenization, rules.longest, rules.closing)
+        whole = sum(len(prompt) + len(answer) for prompt, answer in turns) + (rules.closing is not None)
         if example.trained == 0:
             limit = self._rules.tokenization.cutoff_len
             collected.dropped.append(f"{place}: none of its {whole} tokens is left to learn within cutoffLen {limit}")

@@ -47,13 +47,21 @@ class TemplateEncoder:
 
     def _spell(self, conversation: Conversation, index: int) -> list[str]:
         turn, template = conversation.turns[index], self._template
-        pieces: list[str] = []
-        if index == 0:
-            pieces += self._filled(template.prefix, "")
-            system = conversation.system or template.default_system
-            pieces += self._filled(template.system, system) if system else []
-        slot = template.user if turn.role is Role.USER else template.assistant
-        return pieces + self._filled(slot, turn.content)
+        pieces, content = self._opening(conversation) if index == 0 else ([], turn.content)
+        if turn.role is Role.USER:
+            return pieces + self._filled(template.user, content)
+        thought = template.empty_thought(content)
+        return pieces + ([thought] if thought else []) + self._filled(template.assistant, content)
+
+    def _opening(self, conversation: Conversation) -> tuple[list[str], str]:
+        """What stands before the first turn, and the text of that turn."""
+        template, first = self._template, conversation.turns[0].content
+        prefix = self._filled(template.prefix, "")
+        prompt = conversation.system or template.default_system
+        system = self._filled(template.system, prompt) if prompt else []
+        if template.system_opens_user:
+            return prefix, "".join([*system, first])
+        return prefix + system, first
 
     def _filled(self, slot: Slot, content: str) -> list[str]:
         return [text for piece in slot if (text := self._text(piece, content))]

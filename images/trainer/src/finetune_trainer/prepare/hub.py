@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,8 @@ from finetune_operator.api.run import RunConfig
 from finetune_operator.api.source import parse_source
 from finetune_trainer.prepare.readers import SUFFIXES, Place, Row, read_rows
 
-# Weights as safetensors, configuration, tokenizer. Pickled weights and Python code can run anything: never fetched.
-MODEL_FILES = (
-    "*.safetensors",
+# Configuration and tokenizer, and weights as safetensors. Pickled weights and Python code can run anything: never fetched.
+TOKENIZER_FILES = (
     "*.json",
     "*.jinja",
     "tokenizer.model",
@@ -28,6 +27,7 @@ MODEL_FILES = (
     "vocab.txt",
     "spiece.model",
 )
+MODEL_FILES = ("*.safetensors", *TOKENIZER_FILES)
 
 
 def endpoint(run: RunConfig) -> str:
@@ -52,8 +52,8 @@ def token(run: RunConfig, reference: SecretKeyReference | None, field: str) -> s
         ) from error
 
 
-def download_model(run: RunConfig, into: Path) -> Path:
-    """Fetch the base model's files; what an earlier, killed download left there is gone on with.
+def download_model(run: RunConfig, into: Path, wanted: Sequence[str] = MODEL_FILES) -> Path:
+    """Fetch the base model's files, or those ``wanted`` (patterns); what an earlier, killed download left there is gone on with.
 
     Returns the folder of the model: ``into``, or the folder inside it that the source names.
     """
@@ -61,7 +61,7 @@ def download_model(run: RunConfig, into: Path) -> Path:
 
     model = run.spec.model
     parsed = parse_source(model.source)
-    patterns = [f"{parsed.path}/{pattern}" if parsed.path else pattern for pattern in MODEL_FILES]
+    patterns = [f"{parsed.path}/{pattern}" if parsed.path else pattern for pattern in wanted]
     access: dict[str, Any] = {"endpoint": endpoint(run), "token": token(run, model.token_secret, "spec.model") or False}
     with _explained(run, "spec.model", model.source, model.revision):
         # Asked for by itself: snapshot_download takes a folder that is not empty for the model when the hub is away.

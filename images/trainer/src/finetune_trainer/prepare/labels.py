@@ -10,9 +10,7 @@ from dataclasses import dataclass
 
 from finetune_operator.api.tokenization import Tokenization
 from finetune_trainer.prepare.encoders import EncodedTurn
-
-IGNORED = -100
-"""Label of a token that is not learnt."""
+from finetune_trainer.sequences import IGNORED
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +39,32 @@ def share_budget(prompt: int, answer: int, budget: int) -> tuple[int, int]:
     return min(max(budget - kept_answer, 0), prompt), kept_answer
 
 
-def label_turns(turns: Sequence[EncodedTurn], tokenization: Tokenization, longest: int) -> Example:
-    """Cut turn by turn to ``longest`` tokens and label them. With maskHistory the last turns are kept first."""
+def label_turns(
+    turns: Sequence[EncodedTurn], tokenization: Tokenization, longest: int, closing: int | None = None
+) -> Example:
+    """Cut turn by turn to ``longest`` tokens and label them. With maskHistory the last turns are kept first.
+
+    ``closing`` is the token that ends a conversation whose template ``ends_once``: it stands after the last turn, and
+    is what the first token of every other prompt is labelled with.
+    """
     newest_first = tokenization.mask_history
     parts: list[Example] = []
-    total = 0
+    total = 0 if closing is None else 1
     for number, (prompt, answer) in enumerate(reversed(turns) if newest_first else turns):
         if total >= longest:
             break
         kept_prompt, kept_answer = share_budget(len(prompt), len(answer), longest - total)
         total += kept_prompt + kept_answer
         prompt, answer = prompt[:kept_prompt], answer[:kept_answer]
-        prompt_labels = prompt if tokenization.train_on_prompt else [IGNORED] * kept_prompt
+        prompt_labels = list(prompt) if tokenization.train_on_prompt else [IGNORED] * kept_prompt
+        if closing is not None and number and kept_prompt:
+            prompt_labels[0] = closing
         answer_labels = [IGNORED] * kept_answer if newest_first and number else answer
         parts.append(Example(prompt + answer, prompt_labels + answer_labels))
     if newest_first:
         parts.reverse()
-    return Example([i for part in parts for i in part.input_ids], [i for part in parts for i in part.labels])
+    end = [] if closing is None else [closing]
+    return Example(
+        [token for part in parts for token in part.input_ids] + end,
+        [label for part in parts for label in part.labels] + end,
+    )

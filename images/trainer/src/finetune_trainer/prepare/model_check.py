@@ -30,12 +30,26 @@ def check_model(folder: Path, spec: FineTuneJobSpec) -> PreTrainedTokenizerBase:
     if config and not problems:
         problems += target_problems(folder, spec)
     if problems or tokenizer is None:
-        raise StageFailure(
-            ExitCode.MODEL_UNUSABLE,
-            f"spec.model.source: {spec.model.source} cannot be fine-tuned:\n"
-            + "\n".join(f"  {text}" for text in problems),
-        )
+        raise _unusable(spec, problems)
     return tokenizer
+
+
+def check_tokenizer(folder: Path, spec: FineTuneJobSpec) -> PreTrainedTokenizerBase:
+    """Like ``check_model``, of the tokenizer alone: no weights need to be there."""
+    problems: list[str] = []
+    tokenizer = _read_tokenizer(folder, problems)
+    if tokenizer is not None:
+        problems += _tokenizer_problems(tokenizer, spec, None, None)
+    if problems or tokenizer is None:
+        raise _unusable(spec, problems)
+    return tokenizer
+
+
+def _unusable(spec: FineTuneJobSpec, problems: list[str]) -> StageFailure:
+    return StageFailure(
+        ExitCode.MODEL_UNUSABLE,
+        f"spec.model.source: {spec.model.source} cannot be fine-tuned:\n" + "\n".join(f"  {text}" for text in problems),
+    )
 
 
 def _read_config(folder: Path, problems: list[str]) -> dict[str, Any] | None:

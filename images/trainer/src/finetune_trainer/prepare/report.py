@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune_operator.api.outcome import Figure
 from finetune_trainer.prepare.collect import Collected
-from finetune_trainer.prepare.labels import IGNORED
+from finetune_trainer.sequences import IGNORED
 from finetune_trainer.store import StoredRow
 
 MOST_DROPPED = 10_000

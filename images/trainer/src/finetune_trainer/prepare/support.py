@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.run import RunConfig
 from finetune_operator.api.source import Scheme, parse_source
+from finetune_operator.api.tokenization import Tokenization
 from finetune_operator.api.training import Precision
 from finetune_trainer.templates import AUTO, TEMPLATES
 
@@ -38,11 +40,34 @@ def _scheme_problem(field: str, source: str, readable: tuple[Scheme, ...]) -> It
 
 
 def _field_problems(run: RunConfig) -> Iterator[str]:
-    template = run.spec.tokenization.template
-    if template != AUTO and template not in TEMPLATES:
-        yield f"spec.tokenization.template: {template} is unknown, expected {AUTO} or one of {', '.join(TEMPLATES)}"
+    yield from _template_problems(run.spec.tokenization)
     if run.spec.training.precision is Precision.FP8_BASE:
         yield "spec.training.precision: FP8Base is not in this version; use BF16"
     tracking = run.spec.tracking
     if tracking is not None and any((tracking.tensor_board, tracking.wandb, tracking.mlflow)):
         yield "spec.tracking: trackers are not in this version; remove it, trainer_log.jsonl has the same figures"
+
+
+def _template_problems(tokenization: Tokenization) -> Iterator[str]:
+    name = tokenization.template
+    template = TEMPLATES.get(name)
+    if template is None:
+        if name != AUTO:
+            yield f"spec.tokenization.template: {name} is unknown; {_suggestion(name)}"
+        return
+    if template.ends_once and tokenization.train_on_prompt:
+        yield (
+            f"spec.tokenization.trainOnPrompt: the template {name} labels the begin of a prompt with the end of the answer "
+            "before it; remove trainOnPrompt, or use another template"
+        )
+    if template.thought is not None and tokenization.mask_history:
+        yield (
+            f"spec.tokenization.maskHistory: the template {name} would have to take the thoughts out of earlier answers, "
+            "which this version does not; remove maskHistory, or use a template without thoughts"
+        )
+
+
+def _suggestion(name: str) -> str:
+    close = difflib.get_close_matches(name.lower(), TEMPLATES, n=5)
+    meant = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"{meant}expected {AUTO} (the model's own) or one of {', '.join(sorted(TEMPLATES))}"

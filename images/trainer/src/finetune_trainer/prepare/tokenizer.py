@@ -50,9 +50,9 @@ def fix_padding(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[Special, str]:
-    """Text of the special tokens that the tokenizer has."""
-    found = {special: getattr(tokenizer, special.value) for special in Special}
-    return {special: token for special, token in found.items() if token is not None}
+    """Text of the special tokens that the tokenizer has. One that it names but does not know would become plain text."""
+    known = [special for special in Special if getattr(tokenizer, f"{special.value}_id") is not None]
+    return {special: str(getattr(tokenizer, special.value)) for special in known}
 
 
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase, template: Template | None) -> list[int]:

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from finetune_operator.api.tokenization import Packing
+from finetune_trainer.sequences import IGNORED, sequence_ids, sequence_labels
 from finetune_trainer.store import RowStore, StoredRow
 
-IGNORED = -100
 MULTIPLE = 8
 """Sequences are padded to a multiple of this, as LLaMA-Factory pads them: matrix units like it."""
 TOKENS = "real_tokens"
@@ -48,8 +48,8 @@ class Collator:
         input_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
         labels = np.full(shape, IGNORED, dtype=np.int64)
         for index, (rows, length) in enumerate(zip(sequences, lengths, strict=True)):
-            input_ids[index, :length] = np.concatenate([row.input_ids for row in rows])
-            labels[index, :length] = np.concatenate(self._labels(rows))
+            input_ids[index, :length] = sequence_ids(rows)
+            labels[index, :length] = sequence_labels(rows, self.packing)
         batch: dict[str, Any] = {
             "input_ids": torch.from_numpy(input_ids),
             "labels": torch.from_numpy(labels),
@@ -61,13 +61,6 @@ class Collator:
         if self.packing is not Packing.SEGMENTED:
             batch["attention_mask"] = _padding_mask(lengths, shape)
         return batch
-
-    def _labels(self, rows: list[StoredRow]) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
-        labels = [np.array(row.labels) for row in rows]
-        # A segment's first token has nothing before it that it could be predicted from.
-        for following in labels[1:] if self.packing is Packing.SEGMENTED else []:
-            following[0] = IGNORED
-        return labels
 
 
 def _padding_mask(lengths: list[int], shape: tuple[int, int]) -> Tensor:

@@ -69,12 +69,16 @@ def locked(root: Path) -> Iterator[int]:
 
 def write_folder(config: RunConfig, inputs: Inputs) -> None:
     """Write run.json and what it points to."""
-    root = Path(config.root)
+    write_inputs(config, inputs)
+    write_whole(Path(config.root) / RUN_JSON, config.dump().encode())
+
+
+def write_inputs(config: RunConfig, inputs: Inputs) -> None:
+    """Write what a run.json points to: the ConfigMaps that stood in the manifests, and links to the Secrets."""
     for name, path in config.config_maps.items():
         if name not in inputs.config_maps:
             _write_files(Path(path), inputs.config_map_documents[name])
-    _link_secrets(root / SECRETS, inputs.secrets)
-    write_whole(root / RUN_JSON, config.dump().encode())
+    _link_secrets(Path(config.root) / SECRETS, inputs.secrets)
 
 
 def _write_files(folder: Path, contents: Mapping[str, bytes]) -> None:

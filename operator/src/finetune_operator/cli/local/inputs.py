@@ -78,15 +78,22 @@ def sources(spec: FineTuneJobSpec) -> Iterator[tuple[str, str]]:
         yield "spec.evaluation.dataset.source", spec.evaluation.dataset.source
 
 
-def secret_references(spec: FineTuneJobSpec) -> Iterator[tuple[str, SecretKeyReference]]:
-    """(field, reference) of every Secret that prepare, train or merge reads."""
-    tracking = spec.tracking
+def reading_secrets(spec: FineTuneJobSpec) -> Iterator[tuple[str, SecretKeyReference]]:
+    """(field, reference) of every Secret that opens something that a job reads."""
     references: dict[str, SecretKeyReference | None] = {
         "spec.model.tokenSecret": spec.model.token_secret,
         **{f"spec.datasets[{i}].tokenSecret": dataset.token_secret for i, dataset in enumerate(spec.datasets)},
         "spec.evaluation.dataset.tokenSecret": spec.evaluation.dataset.token_secret
         if spec.evaluation and spec.evaluation.dataset
         else None,
+    }
+    yield from ((field, reference) for field, reference in references.items() if reference)
+
+
+def writing_secrets(spec: FineTuneJobSpec) -> Iterator[tuple[str, SecretKeyReference]]:
+    """(field, reference) of every Secret that a tracker or the hub is written to with."""
+    tracking = spec.tracking
+    references: dict[str, SecretKeyReference | None] = {
         "spec.tracking.wandb.apiKeySecret": tracking.wandb.api_key_secret if tracking and tracking.wandb else None,
         "spec.tracking.mlflow.tokenSecret": tracking.mlflow.token_secret if tracking and tracking.mlflow else None,
         "spec.merge.push.tokenSecret": spec.merge.push.token_secret if spec.merge.push else None,
@@ -96,17 +103,29 @@ def secret_references(spec: FineTuneJobSpec) -> Iterator[tuple[str, SecretKeyRef
 
 def input_problems(job: ManifestJob, config: RunConfig, inputs: Inputs, workdir: Path) -> list[str]:
     """A line for everything that the job needs and that is not there."""
+    return [
+        *reading_problems(job, config, inputs, workdir),
+        *_secret_problems(job, writing_secrets(job.job.spec), inputs),
+        *(job.problem(field, words) for field, words in _machine_problems(job.job.spec)),
+    ]
+
+
+def reading_problems(job: ManifestJob, config: RunConfig, inputs: Inputs, workdir: Path) -> list[str]:
+    """A line for everything that the job reads and that is not there."""
     problems = [
         job.problem(field, words)
         for field, source in sources(job.job.spec)
         if (words := _source_problem(config, source, workdir))
     ]
-    problems += [
-        job.problem(field, words)
-        for field, reference in secret_references(job.job.spec)
-        if (words := _secret_problem(reference, inputs))
+    return problems + _secret_problems(job, reading_secrets(job.job.spec), inputs)
+
+
+def _secret_problems(
+    job: ManifestJob, references: Iterator[tuple[str, SecretKeyReference]], inputs: Inputs
+) -> list[str]:
+    return [
+        job.problem(field, words) for field, reference in references if (words := _secret_problem(reference, inputs))
     ]
-    return problems + [job.problem(field, words) for field, words in _machine_problems(job.job.spec)]
 
 
 def _machine_problems(spec: FineTuneJobSpec) -> Iterator[tuple[str, str]]:

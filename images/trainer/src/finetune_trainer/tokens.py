@@ -1,0 +1,175 @@
+"""``finetune-trainer tokens``: prints what the trainer would see of each run. Nothing stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_operator.api.outcome import ExitCode, StageFailure, classify
+from finetune_operator.api.run import RunConfig, load_run
+from finetune_trainer.prepare import hub
+from finetune_trainer.prepare.base_model import mounted_model
+from finetune_trainer.prepare.collect import LISTED
+from finetune_trainer.prepare.model_check import check_tokenizer
+from finetune_trainer.prepare.readers import Place
+from finetune_trainer.prepare.support import check_supported
+from finetune_trainer.prepare.tokenise import Part, Tokenised, set_up_tokenizer, template_of, tokenise
+from finetune_trainer.rendering import render
+from finetune_trainer.sequences import sequence_ids, sequence_labels
+from finetune_trainer.store import StoredRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What to print."""
+
+    packed: bool
+    """A line a sequence, as the job packs them, rather than a line a conversation."""
+    rendered: bool
+    """Text for people rather than JSON."""
+    evaluation: bool
+    """The rows that are held back as well."""
+    coloured: bool
+    """Show what is learnt in colour rather than between marks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One line: a conversation, or the conversations of a sequence."""
+
+    job: str
+    input_ids: list[int]
+    labels: list[int]
+    source: str | list[str]
+    is_evaluation: bool
+
+    def as_json(self) -> str:
+        line = {"job": self.job, "input_ids": self.input_ids, "labels": self.labels, "source": self.source}
+        return json.dumps({**line, "evaluation": True} if self.is_evaluation else line, ensure_ascii=False)
+
+    def as_text(self, tokenizer: PreTrainedTokenizerBase, *, coloured: bool) -> str:
+        """A headline and the text, with special tokens."""
+        places = self.source if isinstance(self.source, str) else ", ".join(self.source)
+        text, learnt = render(tokenizer, self.input_ids, self.labels, coloured=coloured)
+        held_back = ", held back" if self.is_evaluation else ""
+        return f"# {self.job} {places}: {len(self.input_ids)} tokens, {learnt} learnt{held_back}\n{text}\n"
+
+
+class Tokenizers:
+    """Tokenizers of models, each set up once for all jobs that use it with the same template.
+
+    Of a hub's model only configuration and tokenizer are fetched, into ``folder``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._downloaded: dict[str, Path] = {}
+        self._loaded: dict[tuple[Path, str], PreTrainedTokenizerBase] = {}
+
+    def of(self, run: RunConfig) -> PreTrainedTokenizerBase:
+        """The tokenizer as the trainer gets it. Raises StageFailure where it cannot be had."""
+        # A template changes the tokenizer, so that two templates need two of them.
+        key = (self._model_folder(run), run.spec.tokenization.template)
+        if key not in self._loaded:
+            tokenizer = check_tokenizer(key[0], run.spec)
+            set_up_tokenizer(tokenizer, template_of(run))
+            self._loaded[key] = tokenizer
+        return self._loaded[key]
+
+    def _model_folder(self, run: RunConfig) -> Path:
+        mounted = mounted_model(run)
+        if mounted is not None:
+            return mounted.resolve()
+        model = f"{hub.endpoint(run)} {run.spec.model.model_dump_json()}"
+        if model not in self._downloaded:
+            into = Path(tempfile.mkdtemp(dir=self._folder))
+            self._downloaded[model] = hub.download_model(run, into, hub.TOKENIZER_FILES)
+        return self._downloaded[model]
+
+
+def show_tokens(run_files: Sequence[Path], view: View) -> int:
+    """Print the tokens of every run. A run that fails is told on stderr, and the others are printed all the same.
+
+    Returns the exit code of the first that failed, or 0.
+    """
+    with tempfile.TemporaryDirectory(prefix="finetune-tokenizers-") as folder:
+        tokenizers = Tokenizers(Path(folder))
+        codes = [_attempt(file, partial(_show, file, tokenizers, view)) for file in run_files]
+    return next((code for code in codes if code), ExitCode.DONE)
+
+
+def _attempt(file: Path, show: Callable[[], None]) -> int:
+    try:
+        show()
+    except StageFailure as failure:
+        _complain("error", file.stem, failure.message)
+        return failure.code
+    except Exception as error:
+        traceback.print_exc()
+        _complain("error", file.stem, f"{type(error).__name__}: {error}")
+        return classify(error)
+    return ExitCode.DONE
+
+
+def _show(file: Path, tokenizers: Tokenizers, view: View) -> None:
+    run = load_run(file)
+    # Libraries print what they like; stdout is for tokens alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        check_supported(run)
+        tokenizer = tokenizers.of(run)
+        made = tokenise(run, tokenizer)
+    for shown in _lines(run, made, view):
+        text = shown.as_text(tokenizer, coloured=view.coloured) if view.rendered else shown.as_json()
+        print(text)
+    sys.stdout.flush()
+    _note_dropped(run, made)
+
+
+def _lines(run: RunConfig, made: Tokenised, view: View) -> Iterator[Shown]:
+    yield from _part_lines(run, made.train, made.files, view, is_evaluation=False)
+    if view.evaluation:
+        yield from _part_lines(run, made.evaluation, made.files, view, is_evaluation=True)
+
+
+def _part_lines(
+    run: RunConfig, part: Part, files: Sequence[str], view: View, *, is_evaluation: bool
+) -> Iterator[Shown]:
+    for indices in part.sequences if view.packed else [[index] for index in range(len(part.rows))]:
+        rows = [part.rows[index] for index in indices]
+        places = [str(_place(row, files)) for row in rows]
+        yield Shown(
+            job=run.name,
+            input_ids=sequence_ids(rows).tolist(),
+            labels=sequence_labels(rows, run.spec.tokenization.packing).tolist(),
+            source=places if view.packed else places[0],
+            is_evaluation=is_evaluation,
+        )
+
+
+def _place(row: StoredRow, files: Sequence[str]) -> Place:
+    is_line = row.number >= 0
+    return Place(files[row.file], row.number if is_line else -row.number - 1, is_line)
+
+
+def _note_dropped(run: RunConfig, made: Tokenised) -> None:
+    dropped: list[str] = made.report["droppedRows"]
+    for row in dropped[:LISTED]:
+        _complain("note", run.name, f"left out: {row}")
+    if made.report["dropped"] > LISTED:
+        _complain("note", run.name, f"left out: {made.report['dropped'] - LISTED} more rows")
+
+
+def _complain(kind: str, job: str, message: str) -> None:
+    for line in message.splitlines():
+        print(f"{kind}: {job}: {line}", file=sys.stderr, flush=True)
