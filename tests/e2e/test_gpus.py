@@ -1,18 +1,27 @@
 """GPUs as an extended resource: counted by the real scheduler, stood in for by the CPU."""
 
 from job_driver import Driver, tiny_job
+from support_pods import Object, Space, pod
 
 
-def test_a_job_trains_with_a_process_for_each_gpu_while_another_waits_for_them(driver: Driver) -> None:
-    first = tiny_job("two-gpus", "Full", steps=20, serve=False)
-    first["spec"]["resources"]["gpusPerNode"] = 2
-    second = tiny_job("one-gpu", "Full", steps=4, serve=False)
-    second["spec"]["resources"]["gpusPerNode"] = 1
-    driver.apply(first)
-    driver.await_stage("two-gpus", "Training")
-    driver.apply(second)
+def test_a_job_waits_in_the_queue_while_somebody_else_holds_the_gpus(driver: Driver) -> None:
+    space = Space(driver.cluster, driver.namespace)
+    held: Object = {"name": "main", "image": "none", "command": ["sleep", "infinity"]}
+    held["resources"] = {"limits": {"nvidia.com/gpu": "2"}}
+    space.apply(pod("tenant", held, terminationGracePeriodSeconds=0))
+    space.await_phase("tenant", "Running")
+    job = tiny_job("one-gpu", "Full", steps=4, serve=False)
+    job["spec"]["resources"]["gpusPerNode"] = 1
+    driver.apply(job)
     driver.await_stage("one-gpu", "Queued")
     assert "nvidia.com/gpu" in driver.condition("one-gpu", "Ready")["message"]
-    driver.await_condition("two-gpus", "Complete")
+    space.kubectl("delete", "pod", "tenant")
     driver.await_condition("one-gpu", "Complete")
+
+
+def test_a_job_trains_with_a_process_for_each_gpu(driver: Driver) -> None:
+    job = tiny_job("two-gpus", "Full", steps=20, serve=False)
+    job["spec"]["resources"]["gpusPerNode"] = 2
+    driver.apply(job)
+    driver.await_condition("two-gpus", "Complete")
     assert driver.status("two-gpus")["results"]["steps"] == 20
