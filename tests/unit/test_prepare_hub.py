@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.run import Hub, RunConfig
 from finetune_trainer.prepare.base_model import fetch_base_model
+from finetune_trainer.prepare.fingerprint import fingerprint
 from finetune_trainer.prepare.sources import NamedDataset, rows_of
 from finetune_trainer.prepare.stage import prepare
 from loopback_hub import LoopbackHub, serving
+from support_wait import eventually
 from trainer_runs import chat, identity_model, make_run, write_lines
 
 
@@ -72,23 +75,64 @@ def test_a_fetched_model_is_not_fetched_again(tmp_path: Path, hub: LoopbackHub) 
     assert hub.requests == []
 
 
-def test_a_download_that_broke_off_is_gone_on_with(tmp_path: Path, hub: LoopbackHub, shelf: Path) -> None:
+def test_half_a_download_does_not_pass_for_a_model_when_the_hub_goes_away(
+    tmp_path: Path, hub: LoopbackHub, shelf: Path
+) -> None:
     run = run_with(hub, tmp_path, "hf://org/tiny")
     whole = shelf / "models" / "org" / "tiny" / "model.safetensors"
-    hub.cut_after = whole.stat().st_size // 2
-    fetch_base_model(run)
-    assert (run.paths.base_model / "model.safetensors").read_bytes() == whole.read_bytes()
-
-
-def test_half_a_download_does_not_pass_for_a_model_when_the_hub_goes_away(tmp_path: Path, shelf: Path) -> None:
-    run = run_with("http://127.0.0.1:9", tmp_path, "hf://org/tiny")
-    partial = run.paths.root / ".base.partial"
-    partial.mkdir()
-    (partial / ".finetune-source").write_text("hf://org/tiny@main")
-    shutil.copy(shelf / "models" / "org" / "tiny" / "config.json", partial)
-    with pytest.raises(StageFailure, match="the hub cannot be reached"):
+    hub.away_after = whole.stat().st_size // 2
+    with pytest.raises(StageFailure, match="the hub answered 503"):
         fetch_base_model(run)
     assert not run.paths.base_model.exists()
+    hub.away_after = None
+    hub.requests.clear()
+    assert (fetch_base_model(run) / "model.safetensors").read_bytes() == whole.read_bytes()
+
+
+def test_weights_that_are_not_those_that_the_hub_tells_the_hash_of_are_refused(
+    tmp_path: Path, hub: LoopbackHub
+) -> None:
+    hub.spoilt = "model.safetensors"
+    run = run_with(hub, tmp_path, "hf://org/tiny")
+    with pytest.raises(
+        StageFailure, match=r"model.safetensors did not come whole: its sha256 is [0-9a-f]{64}, expected"
+    ):
+        fetch_base_model(run)
+    assert sum("GET" in request and "cdn" in request for request in hub.requests) == 2
+    hub.spoilt = ""
+    assert (fetch_base_model(run) / "model.safetensors").is_file()
+
+
+def test_a_branch_that_moves_does_not_change_a_run_that_has_begun_but_the_next_one(
+    tmp_path: Path, hub: LoopbackHub
+) -> None:
+    run = run_with(hub, tmp_path, "hf://org/tiny")
+    first = fingerprint(run, [])
+    hub.commit = "f" * 40
+    assert fingerprint(run, []) == first
+    assert fingerprint(run.model_copy(update={"root": str(tmp_path / "later")}), []) != first
+
+
+def test_a_host_that_comes_back_in_time_is_waited_for(tmp_path: Path, hub: LoopbackHub) -> None:
+    hub.away_after = 0
+    run = run_with(hub, tmp_path, "hf://org/tiny").model_copy(update={"patience_seconds": 60})
+    comeback = threading.Thread(
+        target=lambda: (eventually(lambda: len(hub.requests) > 1), setattr(hub, "away_after", None))
+    )
+    comeback.start()
+    assert (fetch_base_model(run) / "model.safetensors").is_file()
+    comeback.join()
+
+
+def test_no_name_that_a_hub_gives_leads_out_of_the_folder(tmp_path: Path, hub: LoopbackHub) -> None:
+    hub.claimed = ["../evil.jsonl", "/evil.jsonl", "a/../../../evil.jsonl"]
+    run = make_run(tmp_path / "job", tmp_path, "hf://org/chats").model_copy(
+        update={"hub": Hub(hugging_face_endpoint=hub.url)}
+    )
+    assert [place for place, _ in hub_rows(run)] == [
+        f"hf://org/chats/{name}" for name in ("more/x.jsonl:1", "rows.jsonl:1", "rows.jsonl:2")
+    ]
+    assert not [request for request in hub.requests if "evil" in request]
 
 
 def test_a_private_model_is_fetched_with_the_secrets_token(tmp_path: Path, hub: LoopbackHub) -> None:
@@ -122,11 +166,25 @@ def test_what_the_hub_refuses_is_explained(
         assert part in caught.value.message
 
 
+def test_every_source_that_is_wrong_is_told_in_one_pass(tmp_path: Path, hub: LoopbackHub) -> None:
+    run = make_run(tmp_path / "job", tmp_path, "hf://org/nobody", model={"source": "hf://org/none"})
+    with pytest.raises(StageFailure) as caught:
+        prepare(run.model_copy(update={"hub": Hub(hugging_face_endpoint=hub.url)}))
+    assert "spec.model.source: hf://org/none: no such repository" in caught.value.message
+    assert "spec.datasets[0].source: hf://org/nobody: no such repository" in caught.value.message
+
+
 def test_a_hub_that_is_not_there_is_explained(tmp_path: Path) -> None:
     with pytest.raises(StageFailure) as caught:
         fetch_base_model(run_with("http://127.0.0.1:9", tmp_path, "hf://org/tiny"))
     assert "the hub cannot be reached" in caught.value.message
-    assert "pvc://CLAIM/PATH" in caught.value.message
+    assert "set HF_ENDPOINT to a mirror, or use file:///PATH" in caught.value.message
+
+
+def test_in_a_cluster_the_operators_setting_is_named(tmp_path: Path) -> None:
+    run = run_with("http://127.0.0.1:9", tmp_path, "hf://org/tiny").model_copy(update={"namespace": "team"})
+    with pytest.raises(StageFailure, match=r"settings.hub.huggingFaceEndpoint to a mirror, or use pvc://CLAIM/PATH"):
+        fetch_base_model(run)
 
 
 def hub_rows(run: RunConfig) -> list[tuple[str, object]]:
@@ -153,7 +211,7 @@ def test_files_of_a_hub_dataset_keep_their_lines(
 @pytest.mark.parametrize(
     ("source", "said_of_it"),
     [
-        ("hf://org/chats/gone.jsonl", "the repository has no file 'gone.jsonl'"),
+        ("hf://org/chats/gone.jsonl", "there is no file 'gone.jsonl'"),
         ("hf://org/none/x.jsonl", "no such repository"),
     ],
 )

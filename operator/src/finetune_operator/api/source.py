@@ -8,13 +8,15 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
+from finetune_operator.api.base import SecretKeyReference
+
 # One alternative per scheme, so that a claim, bucket or ConfigMap of another namespace cannot be spelled at all.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 _PATH = rf"{_SEGMENT}(/{_SEGMENT})*"
 _NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 SOURCE_PATTERN = (
     rf"^((hf|ms)://{_SEGMENT}/{_SEGMENT}(/{_PATH})?|pvc://{_NAME}(/{_PATH})?|configmap://{_NAME}/{_SEGMENT}"
-    rf"|s3://{_NAME}(/{_PATH})?|oci://[a-z0-9][a-z0-9._:/@-]*|file:///[^\x00]*)$"
+    rf"|s3://{_NAME}(/{_PATH})?|oci://[a-z0-9][A-Za-z0-9._:/@-]*|file:///[^\x00]*)$"
 )
 Source = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=SOURCE_PATTERN)]
 
@@ -33,7 +35,7 @@ class Scheme(enum.StrEnum):
     S3 = "s3"
     """``s3://bucket/prefix``: an object store that speaks S3."""
     OCI = "oci"
-    """``oci://registry/name:tag``: an image volume (Kubernetes 1.36, KEP-4639)."""
+    """``oci://registry/name:tag``: an image that the kubelet mounts as a volume (KEP-4639, on by default since Kubernetes 1.35)."""
     FILE = "file"
     """``file:///path``: a local path, for ``finetune run`` only; the API server refuses it."""
 
@@ -60,4 +62,14 @@ def parse_source(uri: str) -> ParsedSource:
     return ParsedSource(scheme, owner="/".join(parts[:owner_length]), path="/".join(parts[owner_length:]))
 
 
+def keys_read(uri: str, reference: SecretKeyReference) -> list[SecretKeyReference]:
+    """What is read of the Secret that a source's tokenSecret names: one key, or for s3:// those of ``S3_KEYS``."""
+    if parse_source(uri).scheme is not Scheme.S3:
+        return [reference]
+    return [SecretKeyReference(name=reference.name, key=key) for key in S3_KEYS]
+
+
+S3_SESSION_KEY = "AWS_SESSION_TOKEN"
+S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", S3_SESSION_KEY)
+"""Keys of a Secret for an object store; the last need not be there."""
 NOT_LOCAL = "is a local path, which only `finetune run` can read; copy it to a claim and write pvc://CLAIM/PATH"

@@ -34,6 +34,11 @@ def run_config(job: JobView, settings: Settings) -> RunConfig:
         root=layout.JOB,
         claims={claim: layout.claim_folder(claim) for claim in inputs.claims(job.spec)},
         config_maps={name: layout.config_map_folder(name) for name in inputs.config_maps(job.spec)},
+        images={reference: layout.image_folder(index) for index, reference in enumerate(inputs.images(job.spec))},
+        cache=layout.CACHE if settings.cache.claim else None,
+        patience_seconds=settings.patience_seconds,
+        gpu_memory=job.spec.resources.gpu_memory or settings.gpu.memory,
         secrets=layout.SECRETS,
         hub=settings.hub,
+        watchdog=settings.watchdog,
     )

@@ -20,9 +20,14 @@ def datasets(spec: FineTuneJobSpec) -> list[Dataset]:
 
 
 def sources(spec: FineTuneJobSpec) -> list[ParsedSource]:
-    """Sources of the model and of every dataset, each once, in the order of the spec."""
-    uris = [spec.model.source, *(dataset.source for dataset in datasets(spec))]
+    """Sources of the model, of the adapter to go on with, and of every dataset, each once, in the order of the spec."""
+    uris = [*weights(spec), *(dataset.source for dataset in datasets(spec))]
     return [parse_source(uri) for uri in dict.fromkeys(uris)]
+
+
+def weights(spec: FineTuneJobSpec) -> list[str]:
+    """URIs of what training, merging and adapter serving read: the model, and the adapter to go on with."""
+    return [spec.model.source, *([spec.adapter.source] if spec.adapter else [])]
 
 
 def claims(spec: FineTuneJobSpec) -> list[str]:

@@ -9,6 +9,7 @@ PROGRESS = "/finetune/progress"
 TOKEN = "/finetune/token"  # noqa: S105  # a folder, not a token
 SECRETS = "/finetune/secrets"
 INPUTS = "/finetune/inputs"
+CACHE = "/finetune/cache"
 HOME = "/home/finetune"
 
 RUN_KEY = "run.json"

@@ -9,6 +9,7 @@ from finetune_operator.api.resources import NodeSelector, Tolerations
 from finetune_operator.build import layout
 from finetune_operator.build.metadata import pod_annotations
 from finetune_operator.build.mount import Mount, volume_mounts, volumes
+from finetune_operator.build.requests import gpu_resources
 from finetune_operator.build.types import JobView, Manifest
 from finetune_operator.settings import Settings
 
@@ -131,11 +132,21 @@ def _scratch_mounts() -> list[Mount]:
 
 
 def _placement(job: JobView, settings: Settings, pod: StagePod) -> Manifest:
-    tolerations = [toleration.to_manifest() for toleration in pod.tolerations or []]
+    gpus = gpu_resources(pod.resources)
     chosen = {
         "imagePullSecrets": [{"name": secret} for secret in settings.images.pull_secrets],
-        "nodeSelector": pod.node_selector,
-        "tolerations": tolerations,
+        "nodeSelector": (settings.gpu.node_selector if gpus else {}) | (pod.node_selector or {}),
+        "tolerations": _tolerations(settings, pod, gpus),
         "priorityClassName": job.spec.resources.priority_class_name,
     }
     return {key: value for key, value in chosen.items() if value}
+
+
+def _tolerations(settings: Settings, pod: StagePod, gpus: list[str]) -> list[Manifest]:
+    # GPU nodes are tainted with the name of their resource by custom; not every cluster runs the admission plugin
+    # ExtendedResourceToleration, which would add this toleration.
+    customary = [{"key": gpu, "operator": "Exists", "effect": "NoSchedule"} for gpu in gpus]
+    configured = [toleration.to_manifest() for toleration in settings.gpu.tolerations] if gpus else []
+    asked = [toleration.to_manifest() for toleration in pod.tolerations or []]
+    every = [*customary, *configured, *asked]
+    return [toleration for index, toleration in enumerate(every) if toleration not in every[:index]]

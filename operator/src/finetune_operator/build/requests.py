@@ -23,3 +23,8 @@ def requests(
     effective_memory = memory or defaults.memory
     limits = {"memory": effective_memory} | ({gpu_resource: str(gpus)} if gpus else {})
     return {"requests": {"cpu": cpu or defaults.cpu, "memory": effective_memory}, "limits": limits}
+
+
+def gpu_resources(resources: Manifest) -> list[str]:
+    """The extended resources that a container asks for, by name. Kubernetes' own resources have no domain."""
+    return [name for name in resources["limits"] if "/" in name]

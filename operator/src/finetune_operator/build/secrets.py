@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from finetune_operator.api.base import SecretKeyReference
+from finetune_operator.api.dataset import Dataset
+from finetune_operator.api.model import Adapter, Model
+from finetune_operator.api.source import S3_SESSION_KEY, keys_read
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.build import inputs, layout
 from finetune_operator.build.mount import Mount
+from finetune_operator.build.types import Manifest
 
 Reference = SecretKeyReference | None
 
 
 def of_prepare(spec: FineTuneJobSpec) -> list[Mount]:
-    """Tokens of gated models and datasets."""
-    return _mounts([spec.model.token_secret, *(dataset.token_secret for dataset in inputs.datasets(spec))])
+    """Tokens of gated models and datasets, and keys of object stores."""
+    return _mounts(reference for named in _read_with_a_secret(spec) for reference in _of_source(named))
+
+
+def _read_with_a_secret(spec: FineTuneJobSpec) -> list[Model | Adapter | Dataset]:
+    return [spec.model, *([spec.adapter] if spec.adapter else []), *inputs.datasets(spec)]
+
+
+def _of_source(named: Model | Adapter | Dataset) -> list[Reference]:
+    return [] if named.token_secret is None else [*keys_read(named.source, named.token_secret)]
 
 
 def of_train(spec: FineTuneJobSpec) -> list[Mount]:
@@ -48,5 +60,9 @@ def _mounts(references: Iterable[Reference]) -> list[Mount]:
 def _mount(index: int, name: str, keys: list[str]) -> Mount:
     items = [{"key": key, "path": key} for key in keys]
     # 0440 with the pod's fsGroup: the stage's user can read it, nobody else in the container can.
-    source = {"secret": {"secretName": name, "items": items, "defaultMode": 0o440}}
+    source: Manifest = {"secret": {"secretName": name, "items": items, "defaultMode": 0o440}}
+    if S3_SESSION_KEY in keys:
+        # Most accounts have no session token. The kubelet knows optional volumes only, no optional keys; prepare says
+        # which of the others is missing.
+        source["secret"]["optional"] = True
     return Mount(name=f"secret-{index}", source=source, path=layout.secret_folder(name))

@@ -67,7 +67,7 @@ def _pod(job: JobView, settings: Settings, attempt: int, operator_namespace: str
 def _mounts(job: JobView) -> list[Mount]:
     return [
         job_mount(job),
-        *inputs.mounts(job, [job.spec.model.source]),
+        *inputs.mounts(job, inputs.weights(job.spec)),
         *secrets.of_train(job.spec),
         _certificate_mount(job),
         _token_mount(),

@@ -8,11 +8,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from finetune_operator.api.delivery import ServingMode
 from finetune_operator.api.result import read_results, write_whole
 from finetune_operator.api.run import RunConfig
 from finetune_operator.api.spec import FineTuneJobSpec
@@ -25,6 +27,28 @@ LOCK = ".lock"
 def is_run_folder(path: Path) -> bool:
     """Whether ``finetune run`` has made the folder."""
     return (path / RUN_JSON).is_file()
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPart:
+    """What of a local run is meant."""
+
+    root: Path
+    mode: ServingMode | None
+    """Its adapter or its merged model; None for whatever the job serves."""
+
+
+_PARTS = {"adapter": ServingMode.ADAPTER, "merged": ServingMode.MERGED, "model": None}
+
+
+def local_part(path: Path) -> LocalPart | None:
+    """A folder of ``finetune run``, or of one of its models: ``DIR/<job>/adapter``. None for any other path."""
+    path = path.absolute()
+    if is_run_folder(path):
+        return LocalPart(path, None)
+    if path.name in _PARTS and path.is_dir() and is_run_folder(path.parent):
+        return LocalPart(path.parent, _PARTS[path.name])
+    return None
 
 
 def load_config(root: Path) -> RunConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,15 +10,19 @@ from pathlib import Path
 
 from finetune_operator.api import names
 from finetune_operator.api.base import SecretKeyReference
+from finetune_operator.api.dataset import Dataset
 from finetune_operator.api.device import CPU, DEVICE_VARIABLE
+from finetune_operator.api.model import Adapter, Model
 from finetune_operator.api.run import RunConfig
-from finetune_operator.api.source import ParsedSource, Scheme, parse_source
+from finetune_operator.api.source import S3_SESSION_KEY, ParsedSource, Scheme, keys_read, parse_source
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.cli.manifest.jobs import ManifestJob
 
 RUN_JSON = "run.json"
 CONFIG_MAPS = "config-maps"
 SECRETS = "secrets"
+CACHE_VARIABLE = "FINETUNE_CACHE"
+DEFAULT_CACHE = Path("~/.cache/finetune-operator/models")
 GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
 """Of NVIDIA's driver, of AMD's, and of either in Windows' Linux subsystem."""
 
@@ -50,11 +55,19 @@ def run_config(job: ManifestJob, inputs: Inputs, root: Path) -> RunConfig:
         root=str(root),
         claims={name: str(inputs.claims[name]) for name in owners(parsed, Scheme.CLAIM) if name in inputs.claims},
         config_maps={name: str(path) for name, path in config_maps.items() if path},
+        cache=cache_folder(),
+        gpu_memory=job.job.spec.resources.gpu_memory,
         secrets=str(root / SECRETS),
     )
     # The same manifest is the same run: a second call goes on with the first one's checkpoints and tracked run.
     identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{job.name}/{config.training_hash()}")
     return config.model_copy(update={"uid": str(identity)})
+
+
+def cache_folder() -> str | None:
+    """Where this user's local runs keep what they download; None where FINETUNE_CACHE is set to nothing."""
+    folder = os.environ.get(CACHE_VARIABLE, str(DEFAULT_CACHE))
+    return str(Path(folder).expanduser().absolute()) if folder else None
 
 
 def job_claims(jobs: Sequence[ManifestJob], workdir: Path) -> dict[str, Path]:
@@ -72,6 +85,8 @@ def owners(parsed: Sequence[ParsedSource], scheme: Scheme) -> list[str]:
 def sources(spec: FineTuneJobSpec) -> Iterator[tuple[str, str]]:
     """(field, URI) of everything that a job reads."""
     yield "spec.model.source", spec.model.source
+    if spec.adapter:
+        yield "spec.adapter.source", spec.adapter.source
     for index, dataset in enumerate(spec.datasets):
         yield f"spec.datasets[{index}].source", dataset.source
     if spec.evaluation and spec.evaluation.dataset:
@@ -80,14 +95,18 @@ def sources(spec: FineTuneJobSpec) -> Iterator[tuple[str, str]]:
 
 def reading_secrets(spec: FineTuneJobSpec) -> Iterator[tuple[str, SecretKeyReference]]:
     """(field, reference) of every Secret that opens something that a job reads."""
-    references: dict[str, SecretKeyReference | None] = {
-        "spec.model.tokenSecret": spec.model.token_secret,
-        **{f"spec.datasets[{i}].tokenSecret": dataset.token_secret for i, dataset in enumerate(spec.datasets)},
-        "spec.evaluation.dataset.tokenSecret": spec.evaluation.dataset.token_secret
-        if spec.evaluation and spec.evaluation.dataset
-        else None,
+    named: dict[str, Model | Adapter | Dataset] = {
+        "spec.model": spec.model,
+        **{f"spec.datasets[{index}]": dataset for index, dataset in enumerate(spec.datasets)},
     }
-    yield from ((field, reference) for field, reference in references.items() if reference)
+    if spec.adapter:
+        named["spec.adapter"] = spec.adapter
+    if spec.evaluation and spec.evaluation.dataset:
+        named["spec.evaluation.dataset"] = spec.evaluation.dataset
+    for field, source in named.items():
+        for reference in keys_read(source.source, source.token_secret) if source.token_secret else []:
+            if reference.key != S3_SESSION_KEY:
+                yield f"{field}.tokenSecret", reference
 
 
 def writing_secrets(spec: FineTuneJobSpec) -> Iterator[tuple[str, SecretKeyReference]]:

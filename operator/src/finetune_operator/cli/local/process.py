@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -12,6 +13,9 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+# Looked up before a child is forked, where nothing may be loaded any more.
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -85,7 +89,10 @@ def run_child(
 
 
 def start(arguments: Sequence[str], environment: Mapping[str, str], keep_open: Sequence[int]) -> subprocess.Popen[str]:
-    """Start a child in a process group of its own, so that a terminal's Ctrl-C reaches it only through us."""
+    """Start a child in a process group of its own, so that a terminal's Ctrl-C reaches it only through us.
+
+    Should this process be killed, the child is told to save and end: nobody would see what it does any more.
+    """
     return subprocess.Popen(
         arguments,
         env=environment_with(environment),
@@ -96,7 +103,12 @@ def start(arguments: Sequence[str], environment: Mapping[str, str], keep_open: S
         errors="replace",
         process_group=0,
         pass_fds=keep_open,
+        preexec_fn=_end_with_parent,
     )
+
+
+def _end_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def environment_with(more: Mapping[str, str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from finetune_operator.api.run import RunConfig
 from finetune_operator.cli.errors import CommandError
 from finetune_operator.cli.local.inputs import has_gpu
 from finetune_operator.cli.local.process import environment_with, kill_group
-from finetune_operator.cli.local.stages import find_program, stages_left
+from finetune_operator.cli.local.stages import MERGE, find_program, stages_left
 
 PROGRAM = "finetune-server"
 HOST = "127.0.0.1"
@@ -30,23 +30,24 @@ STOP_SECONDS = 15
 POLL_SECONDS = 0.2
 
 
-def serve_command(config: RunConfig, host: str, port: int) -> list[str]:
-    """Command line of the server of a finished run. Raises CommandError where the run is not finished."""
-    left = stages_left(config)
+def serve_command(config: RunConfig, host: str, port: int, mode: ServingMode | None = None) -> list[str]:
+    """Command line of the server of a finished run, by default as its job serves. Raises CommandError where it is not finished."""
+    # An adapter is there once it is trained.
+    left = [stage for stage in stages_left(config) if stage != MERGE or mode is not ServingMode.ADAPTER]
     if left:
         raise CommandError(f"{config.root}: stage {left[0].name} is not done yet; run `finetune run` again")
     file = Path(config.root) / "serve.json"
-    write_whole(file, serving_config(config).dump().encode())
+    write_whole(file, serving_config(config, mode).dump().encode())
     return [find_program(PROGRAM), "serve", "--run", str(file), "--host", host, "--port", str(port)]
 
 
-def serving_config(config: RunConfig) -> RunConfig:
+def serving_config(config: RunConfig, mode: ServingMode | None = None) -> RunConfig:
     """The job as this machine can serve it: with the engine and the devices that are there, and open to this machine only."""
     wanted = config.spec.serving or Serving()
     has_adapter_only = config.spec.is_adapter and not config.spec.merge.enabled
     serving = wanted.model_copy(
         update={
-            "mode": ServingMode.ADAPTER if has_adapter_only else wanted.mode,
+            "mode": ServingMode.ADAPTER if has_adapter_only else mode or wanted.mode,
             "engine": wanted.engine if shutil.which("vllm") else Engine.TRANSFORMERS,
             "gpus": wanted.gpus if has_gpu() else 0,
             "api_key_secret": None,
@@ -56,7 +57,7 @@ def serving_config(config: RunConfig) -> RunConfig:
 
 
 @contextlib.contextmanager
-def running(config: RunConfig) -> Iterator[str]:
+def running(config: RunConfig, mode: ServingMode | None = None) -> Iterator[str]:
     """Start the server, give its base URL once it is up, and stop it at the end. Raises CommandError."""
     port = _free_port()
     log = Path(config.root) / "server.log"
@@ -66,7 +67,7 @@ def running(config: RunConfig) -> Iterator[str]:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with log.open("wb") as output:
         child = subprocess.Popen(
-            serve_command(config, HOST, port),
+            serve_command(config, HOST, port, mode),
             env=environment_with({TERMINATION_LOG_VARIABLE: str(last_words)}),
             stdin=subprocess.DEVNULL,
             stdout=output,
