@@ -39,11 +39,54 @@ def arguments(tmp_path: Path, **spec: Any) -> Any:
             {"optim": "adafactor", "lr_scheduler_type": "constant_with_warmup"},
         ),
         ({"precision": "BF16"}, {"bf16": False, "fp16": False}),
+        ({}, {"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "neftune_noise_alpha": None}),
+        ({"adam": {"beta2": "0.95"}}, {"adam_beta1": 0.9, "adam_beta2": 0.95}),
+        (
+            {"neftuneNoiseAlpha": "5", "labelSmoothing": "0.1"},
+            {"neftune_noise_alpha": 5.0, "label_smoothing_factor": 0.1},
+        ),
+        ({"dataSeed": 7}, {"seed": 42, "data_seed": 7}),
+        ({"groupByLength": True}, {"train_sampling_strategy": "group_by_length"}),
+        ({"scheduler": "CosineWithMinLR"}, {"lr_scheduler_kwargs": {"min_lr_rate": 0.1}}),
+        (
+            {"scheduler": "CosineWithMinLR", "schedulerOptions": {"minLearningRate": "1e-6"}},
+            {"lr_scheduler_kwargs": {"min_lr": 1e-6}},
+        ),
+        (
+            {"scheduler": "CosineWithRestarts", "schedulerOptions": {"cycles": 3}},
+            {"lr_scheduler_kwargs": {"num_cycles": 3}},
+        ),
+        (
+            {"scheduler": "Polynomial", "schedulerOptions": {"power": "2"}},
+            {"lr_scheduler_kwargs": {"lr_end": 1e-7, "power": 2.0}},
+        ),
+        # The Trainer refuses a rate that begins below its end.
+        ({"scheduler": "Polynomial", "learningRate": "1e-8"}, {"lr_scheduler_kwargs": {"lr_end": 0.0, "power": 1.0}}),
     ],
 )
 def test_hyper_parameters_reach_the_trainer(tmp_path: Path, training: dict[str, Any], expected: dict[str, Any]) -> None:
     found = arguments(tmp_path, training=training)
     assert {name: getattr(found, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "expected"),
+    [
+        ({"steps": 50}, {"eval_strategy": "steps", "eval_steps": 50}),
+        ({"interval": "Epoch"}, {"eval_strategy": "epoch"}),
+        ({"interval": "End"}, {"eval_strategy": "steps", "eval_steps": 1_000_000_000}),
+    ],
+)
+def test_the_time_of_evaluations_reaches_the_trainer(
+    tmp_path: Path, evaluation: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    found = arguments(tmp_path, evaluation={"rows": 1, **evaluation})
+    assert {name: getattr(found, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(("interval", "strategy"), [("Steps", "steps"), ("Epoch", "epoch")])
+def test_the_time_of_checkpoints_reaches_the_trainer(tmp_path: Path, interval: str, strategy: str) -> None:
+    assert arguments(tmp_path, checkpoints={"interval": interval}).save_strategy == strategy
 
 
 @pytest.mark.parametrize(("ratio", "steps"), [("0.1", 3), ("0", 0), ("1", 24), ("0.5", 12)])
@@ -90,6 +133,6 @@ def test_a_raw_configuration_that_contradicts_the_job_is_refused_with_every_fiel
     raw = {"zero_optimization": {"stage": 3}, "gradient_clipping": 5, "train_batch_size": "auto"}
     with pytest.raises(StageFailure) as caught:
         deepspeed_config(run(tmp_path, deepspeed={"stage": 2, "config": raw}).spec)
-    assert "deepspeed.config.zero_optimization.stage: 3 contradicts" in caught.value.message
-    assert "deepspeed.config.gradient_clipping: 5 is set by the job's training fields" in caught.value.message
+    assert "deepspeed.config.zero_optimization.stage: found 3, and spec.deepspeed.stage says 2" in caught.value.message
+    assert "deepspeed.config.gradient_clipping: found 5, and spec.training.maxGradNorm says 1.0" in caught.value.message
     assert "train_batch_size" not in caught.value.message

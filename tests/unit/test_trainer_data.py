@@ -1,5 +1,6 @@
 """Batches: padding changes nothing, and conversations that share a sequence do not see each other."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ from transformers import MambaConfig, MambaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from finetune_operator.api.outcome import StageFailure
 from finetune_operator.api.tokenization import Packing
+from finetune_trainer.prepare.batches import Batch, EncodedBatch
+from finetune_trainer.prepare.journal import Journal
+from finetune_trainer.prepare.parts import tokens_hash, write_part
+from finetune_trainer.prepare.rows import Place
 from finetune_trainer.sequences import IGNORED
-from finetune_trainer.store import RowStore, StoredRow, write_rows
+from finetune_trainer.store import TRAIN, RowStore, StoredRow
 from finetune_trainer.train.data import TOKENS, Collator, SequenceDataset
 from finetune_trainer.train.isolation import check_isolation
 
@@ -125,15 +130,43 @@ def test_the_first_token_of_a_conversation_is_not_predicted_from_another_one() -
     assert int((Collator(PAD, Packing.NONE)([rows])["labels"] == IGNORED).sum()) == 0
 
 
+def stored(folder: Path, rows: list[StoredRow], capacity: int | None) -> str:
+    """A store of the rows; returns its hash."""
+    batch = Batch(0, [Place("rows.jsonl", row.number) for row in rows], [b""] * len(rows))
+    lengths = np.array([len(row.input_ids) for row in rows], dtype=np.int32)
+    encoded = EncodedBatch(
+        np.concatenate([row.input_ids for row in rows]),
+        np.concatenate([row.labels for row in rows]),
+        lengths,
+        trained=lengths,
+        hashes=np.arange(len(rows), dtype=np.uint64),
+        truncated=0,
+        notes=[],
+    )
+    with Journal(folder, "") as journal:
+        journal.append(batch, encoded)
+    write_part(folder / TRAIN, np.arange(len(rows)), lengths, capacity)
+    return tokens_hash(folder)
+
+
 def test_stored_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
-    first = write_rows(tmp_path / "a", ROWS, [[1, 0], [2], [3]])
-    store = RowStore(tmp_path / "a")
+    first = stored(tmp_path / "a", ROWS, capacity=24)
+    store = RowStore(tmp_path / "a" / TRAIN)
     assert (store.rows, store.sequences) == (4, 3)
     for index, written in enumerate(ROWS):
         found = store.row(index)
         assert np.array_equal(found.input_ids, written.input_ids)
         assert np.array_equal(found.labels, written.labels)
         assert (found.file, found.number) == (written.file, written.number)
-    assert [[row.number for row in sequence] for sequence in SequenceDataset(store)] == [[2, 1], [3], [4]]
-    assert write_rows(tmp_path / "b", ROWS, [[1, 0], [2], [3]]) == first
-    assert write_rows(tmp_path / "c", ROWS, [[0, 1], [2], [3]]) != first
+    dataset = SequenceDataset(store)
+    assert [[row.number for row in sequence] for sequence in dataset] == [[4], [2, 1], [3]]
+    assert dataset.lengths == [20, 23, 6]
+    assert stored(tmp_path / "b", ROWS, capacity=24) == first
+    assert stored(tmp_path / "c", ROWS, capacity=None) != first
+
+
+def test_a_loaders_process_maps_the_tokens_rather_than_get_a_copy(tmp_path: Path) -> None:
+    stored(tmp_path / "a", [row(20_000, 1)], capacity=None)
+    sent = pickle.dumps(SequenceDataset(RowStore(tmp_path / "a" / TRAIN)))
+    assert len(sent) < 1000
+    assert len(pickle.loads(sent)[0][0].input_ids) == 20_000

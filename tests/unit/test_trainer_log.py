@@ -63,6 +63,14 @@ def test_a_resumed_log_goes_on_without_the_steps_that_are_done_again(tmp_path: P
     assert [(line["current_steps"], line["loss"]) for line in lines] == [(10, 0.123), (20, 0.123), (30, 0.1)]
 
 
+def test_the_end_of_a_training_is_told_anew_when_only_its_result_was_missing(tmp_path: Path) -> None:
+    log = TrainerLog(tmp_path / "trainer_log.jsonl")
+    log.append(entry(200))
+    log.append(entry(200, loss=None))
+    log.begin(200)
+    assert [line.get("loss") for line in read_log(tmp_path / "trainer_log.jsonl")] == [0.123]
+
+
 def test_a_new_training_begins_a_new_log(tmp_path: Path) -> None:
     log = TrainerLog(tmp_path / "trainer_log.jsonl")
     log.begin(0)

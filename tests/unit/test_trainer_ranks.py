@@ -1,25 +1,11 @@
-"""Several processes end together, and the words of the one that failed first are the stage's."""
-
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from pathlib import Path
+"""How many processes train, what each is told, and what is said of the one that failed."""
 
 import pytest
 
+from finetune_operator.api.outcome import ExitCode, StageFailure, TerminationMessage
 from finetune_operator.api.spec import FineTuneJobSpec
-from finetune_trainer.train import ranks
-from finetune_trainer.train.ranks import Failed, needs_ranks, rank_environments, run_processes
-from support_wait import eventually
-
-FOREVER = "import signal, threading; threading.Event().wait(60)"
-
-
-def process(code: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", code])
+from finetune_trainer.train.ranks import failure, layout, needs_ranks, rank_environments
+from finetune_trainer.train.supervise import Failed
 
 
 def spec(nodes: int = 1, gpus: int = 1, **fields: object) -> FineTuneJobSpec:
@@ -33,46 +19,6 @@ def spec(nodes: int = 1, gpus: int = 1, **fields: object) -> FineTuneJobSpec:
             **fields,
         }
     )
-
-
-def test_all_processes_done_is_success() -> None:
-    assert run_processes([process("pass"), process("pass")]) is None
-
-
-def test_when_one_process_fails_the_others_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "SECONDS_TO_END", 0.5)
-    waiting = process(FOREVER)
-    assert run_processes([waiting, process("raise SystemExit(73)")]) == Failed(rank=1, code=73)
-    assert waiting.wait(10) == -signal.SIGKILL
-
-
-def test_a_process_that_was_killed_is_told_by_its_signal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "SECONDS_TO_END", 0.5)
-    assert run_processes([process("import os; os.kill(os.getpid(), 9)")]) == Failed(rank=0, code=-signal.SIGKILL)
-
-
-def test_a_stop_signal_is_passed_on_to_every_process(tmp_path: Path) -> None:
-    code = (
-        "import pathlib, signal, sys, threading\n"
-        "stop = threading.Event()\n"
-        "signal.signal(signal.SIGTERM, lambda *_: stop.set())\n"
-        f"pathlib.Path({str(tmp_path)!r}, sys.argv[1]).touch()\n"
-        "stop.wait(60)\n"
-        "raise SystemExit(75)\n"
-    )
-    processes = [subprocess.Popen([sys.executable, "-c", code, name]) for name in ("a", "b")]
-
-    def stop_when_ready() -> None:
-        eventually(lambda: len(list(tmp_path.iterdir())) == 2, 20)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=stop_when_ready).start()
-    began = time.monotonic()
-    failed = run_processes(processes)
-    assert failed is not None
-    assert failed.code == 75
-    assert [each.wait(5) for each in processes] == [75, 75]
-    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize(
@@ -110,3 +56,39 @@ def test_on_one_node_all_processes_share_a_free_port(monkeypatch: pytest.MonkeyP
     first, second = rank_environments(2)
     assert first["MASTER_PORT"] == second["MASTER_PORT"]
     assert first["MASTER_ADDR"] == "127.0.0.1"
+
+
+SAID = TerminationMessage("LossNotFinite", "step 7: loss nan", {"step": 7})
+
+
+@pytest.mark.parametrize(
+    ("failed", "words", "several", "memory", "expected"),
+    [
+        (Failed(0, 73), SAID, False, False, (73, "step 7: loss nan")),
+        (Failed(1, 73), SAID, True, False, (73, "process 1: step 7: loss nan")),
+        (Failed(0, -9), None, False, True, (71, "the kernel killed it because the container used more memory")),
+        (Failed(0, -15, told_to_stop=True), None, False, False, (75, "told to stop while it started")),
+    ],
+    ids=["its own words", "which of several", "killed for memory", "told to stop before it could listen"],
+)
+def test_the_stage_says_what_the_process_that_failed_first_said(
+    failed: Failed, words: TerminationMessage | None, several: bool, memory: bool, expected: tuple[int, str]
+) -> None:
+    found = failure(failed, words, several, killed_for_memory=memory)
+    assert isinstance(found, StageFailure)
+    assert (found.code, expected[1] in found.message) == (ExitCode(expected[0]), True)
+
+
+def test_a_process_that_was_killed_from_outside_is_a_fault_of_the_node() -> None:
+    found = failure(Failed(0, -9), None, False, killed_for_memory=False)
+    assert isinstance(found, SystemExit)
+    assert found.code == 137
+
+
+def test_the_layout_of_a_checkpoint_names_what_another_number_of_processes_could_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert layout(spec()) == "1 process"
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert layout(spec()) == "4 processes"
+    assert layout(spec(deepspeed={"stage": 2})) == "4 processes with ZeRO stage 2"

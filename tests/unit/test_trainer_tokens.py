@@ -9,7 +9,7 @@ import pytest
 
 from finetune_operator.api.outcome import ExitCode
 from finetune_operator.api.run import Hub, RunConfig
-from finetune_trainer.prepare import model_check
+from finetune_trainer.prepare import tokenizer_check
 from finetune_trainer.prepare.stage import prepare
 from finetune_trainer.prepare.tokenizer import load_tokenizer
 from finetune_trainer.rendering import render
@@ -149,7 +149,7 @@ def test_jobs_of_one_model_and_template_share_a_tokenizer_and_others_do_not(
         loaded.append(folder)
         return load_tokenizer(folder)
 
-    monkeypatch.setattr(model_check, "load_tokenizer", counting)
+    monkeypatch.setattr(tokenizer_check, "load_tokenizer", counting)
     templates = ["qwen", "Auto", "qwen", "chatml", "qwen", "Auto"]
     runs = [
         make_run(tmp_path / "job", bare, rows, name=f"job-{index}", tokenization={**QWEN, "template": template})

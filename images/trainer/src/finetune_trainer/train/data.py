@@ -33,6 +33,11 @@ class SequenceDataset(Dataset[list[StoredRow]]):
     def __getitem__(self, index: int) -> list[StoredRow]:
         return list(self._store.sequence(index))
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of every sequence."""
+        return self._store.sequence_lengths
+
 
 @dataclass(frozen=True, slots=True)
 class Collator:

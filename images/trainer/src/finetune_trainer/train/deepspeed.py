@@ -8,7 +8,9 @@ from typing import Any
 from finetune_operator.api.method import DeepSpeed, Offload
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.spec import FineTuneJobSpec
+from finetune_trainer.deepspeed_conflicts import deepspeed_conflicts
 
+_FILLED_IN = "auto"
 # "auto" is filled in by transformers from the training arguments, so that the two cannot disagree.
 _AUTO: dict[str, Any] = {
     "train_batch_size": "auto",
@@ -27,12 +29,22 @@ def deepspeed_config(spec: FineTuneJobSpec) -> dict[str, Any] | None:
     """
     if spec.deepspeed is None:
         return None
+    conflicts = list(deepspeed_conflicts(spec))
+    if conflicts:
+        raise StageFailure(ExitCode.INVALID_SPEC, "\n".join(conflicts))
     raw = copy.deepcopy(spec.deepspeed.config or {})
-    problems: list[str] = []
-    merged = _merge(raw, {**_AUTO, "zero_optimization": _zero(spec.deepspeed)}, "deepspeed.config", problems)
-    if problems:
-        raise StageFailure(ExitCode.INVALID_SPEC, "; ".join(problems))
-    return merged
+    return _merge(raw, {**_AUTO, "zero_optimization": _zero(spec.deepspeed)})
+
+
+def begin_deepspeed(spec: FineTuneJobSpec, *, is_gpu: bool) -> None:
+    """Have DeepSpeed know the processes before stage 3 cuts the model up while it is loaded.
+
+    transformers does so for GPUs only; on CPUs DeepSpeed would take each process for the only one.
+    """
+    if spec.deepspeed is not None:
+        import deepspeed
+
+        deepspeed.init_distributed(dist_backend="nccl" if is_gpu else "gloo", verbose=False)
 
 
 def _zero(deepspeed: DeepSpeed) -> dict[str, Any]:
@@ -47,15 +59,10 @@ def _zero(deepspeed: DeepSpeed) -> dict[str, Any]:
     return zero
 
 
-def _merge(raw: dict[str, Any], fields: dict[str, Any], where: str, problems: list[str]) -> dict[str, Any]:
+def _merge(raw: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     for key, value in fields.items():
-        place = f"{where}.{key}"
         if isinstance(value, dict):
-            raw[key] = _merge(dict(raw.get(key) or {}), value, place, problems)
-        elif key not in raw or raw[key] == "auto":
+            raw[key] = _merge(dict(raw.get(key) or {}), value)
+        elif raw.get(key, _FILLED_IN) == _FILLED_IN:
             raw[key] = value
-        elif value != "auto" and raw[key] != value and key in ("stage", "device"):
-            problems.append(f"{place}: {raw[key]!r} contradicts the job's own field, which says {value!r}; remove it")
-        elif value == "auto" and key != "enabled":
-            problems.append(f'{place}: {raw[key]!r} is set by the job\'s training fields; remove it or write "auto"')
     return raw

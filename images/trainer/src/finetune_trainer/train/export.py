@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from finetune_operator.api.result import write_whole
 from finetune_operator.api.run import RunConfig
 from finetune_trainer.folders import fresh_folder, replace_folder
@@ -43,6 +41,7 @@ def export(trainer: SupervisedTrainer, run: RunConfig, meta: Meta) -> None:
 
 def _to_checkpoint_dtype(trainer: SupervisedTrainer, base: Path) -> None:
     """Training holds the weights in float32; the model is delivered in the number format it came in."""
+    import torch
     from transformers import AutoConfig
 
     dtype = AutoConfig.from_pretrained(base).dtype

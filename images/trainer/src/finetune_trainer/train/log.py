@@ -30,8 +30,12 @@ class TrainerLog:
         self._path = path
 
     def begin(self, step: int) -> None:
-        """Keep the lines up to ``step``, the one that training goes on from: what came after is done again."""
-        kept = [line for line in read_log(self._path) if line.get("current_steps", 0) <= step] if step else []
+        """Keep the lines up to ``step``, the one that training goes on from: what came after is done again.
+
+        So is the last line of a finished training, the one without a loss.
+        """
+        told = [line for line in read_log(self._path) if line.keys() & {"loss", "eval_loss"}] if step else []
+        kept = [line for line in told if line.get("current_steps", 0) <= step]
         write_whole(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def append(self, entry: Entry) -> None:

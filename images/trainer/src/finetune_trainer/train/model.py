@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM
 
 from finetune_operator.api.method import LoRA, Quantization, QuantizationType
 from finetune_operator.api.spec import FineTuneJobSpec
-from finetune_operator.api.training import Switch, Training
 from finetune_trainer.modules import ALL_LINEAR, linear_modules
 
 if TYPE_CHECKING:
@@ -19,34 +18,39 @@ if TYPE_CHECKING:
     from finetune_trainer.train.device import Device
 
 
-def load_model(folder: Path, spec: FineTuneJobSpec, device: Device) -> PreTrainedModel:
-    """The model ready to train.
-
-    Weights keep the checkpoint's number format; those that are trained are held in float32, whatever the
-    precision of the computation is, because small updates are lost in 16 bits.
-    """
+def load_model(
+    folder: Path, spec: FineTuneJobSpec, device: Device, *, recomputes: bool, adapter: Path | None = None
+) -> PreTrainedModel:
+    """The model ready to train, in the checkpoint's number format; see ``make_trainable``."""
     quantization = spec.effective_quantization
     options: dict[str, Any] = {"quantization_config": _quantized(quantization, device)} if quantization else {}
     if quantization and device.is_gpu:
         options["device_map"] = {"": device.index}
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", trust_remote_code=False, **options)
     model.config.use_cache = False
-    if _recomputes_activations(spec.training, device):
+    return make_trainable(model, spec, recomputes=recomputes, adapter=adapter)
+
+
+def make_trainable(
+    model: PreTrainedModel, spec: FineTuneJobSpec, *, recomputes: bool, adapter: Path | None = None
+) -> PreTrainedModel:
+    """Add new adapters, or those in the folder ``adapter``, and recomputation of activations where wanted.
+
+    Without a folder, this works on the meta device, too.
+
+    Weights that are trained are held in float32, whatever the precision of the computation is, because small updates are
+    lost in 16 bits.
+    """
+    if recomputes:
         # The re-entrant kind needs inputs with gradients, which frozen embeddings do not give.
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if spec.is_adapter:
-        model = _with_adapters(model, spec.effective_lora)
+        model = _with_adapters(model, spec.effective_lora) if adapter is None else _with_trained(model, adapter)
     # ZeRO's stage 3 has cut the weights up by now, and keeps float32 copies itself.
     if spec.deepspeed is None or spec.deepspeed.stage < 3:
         for parameter in model.parameters():
             parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
     return model
-
-
-def _recomputes_activations(training: Training, device: Device) -> bool:
-    if training.gradient_checkpointing is Switch.AUTO:
-        return device.is_gpu
-    return training.gradient_checkpointing is Switch.ENABLED
 
 
 def _quantized(quantization: Quantization, device: Device) -> BitsAndBytesConfig:
@@ -61,6 +65,12 @@ def _quantized(quantization: Quantization, device: Device) -> BitsAndBytesConfig
         bnb_4bit_use_double_quant=quantization.double_quantization,
         bnb_4bit_compute_dtype=compute,
     )
+
+
+def _with_trained(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, adapter, is_trainable=True)
 
 
 def _with_adapters(model: PreTrainedModel, lora: LoRA) -> PreTrainedModel:

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from finetune_operator.api import progress as names
 from finetune_trainer.train.entry import Entry
+from finetune_trainer.train.say import say
 
 URL_VARIABLE = "KUBEFLOW_TRAINER_SERVER_URL"
 CA_VARIABLE = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
@@ -115,7 +116,7 @@ class ProgressReporter:
         except (OSError, ValueError) as error:
             # Once, not every two seconds: the log belongs to the training.
             if not self._failing:
-                print(f"progress cannot be reported ({error}); training goes on", flush=True)
+                say(f"progress cannot be reported ({error}); training goes on")
             self._failing = True
         else:
             self._failing = False

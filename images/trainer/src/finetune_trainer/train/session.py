@@ -9,27 +9,39 @@ from dataclasses import dataclass
 
 import torch
 from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from finetune_operator.api.outcome import Figure, StageFailure
+from finetune_operator.api.outcome import SKIPPED_CHECKPOINTS, Figure, StageFailure
 from finetune_operator.api.run import RunConfig
 from finetune_operator.api.tokenization import Packing
 from finetune_trainer.store import EVALUATION, TRAIN, Meta, RowStore
+from finetune_trainer.tracking.start import Trackers
+from finetune_trainer.tracking.tracker import Outcome
 from finetune_trainer.train.arguments import training_arguments
-from finetune_trainer.train.callbacks import ReportCallback, Sink, StopCallback
+from finetune_trainer.train.callbacks import CatchUpCallback, ReportCallback, Sink, StopCallback
 from finetune_trainer.train.checkpoints import Checkpoint, CheckpointStore
 from finetune_trainer.train.data import Collator, SequenceDataset
+from finetune_trainer.train.deepspeed import begin_deepspeed
 from finetune_trainer.train.device import choose_device
+from finetune_trainer.train.documents import DocumentCollator
 from finetune_trainer.train.entry import Entry
 from finetune_trainer.train.export import export
+from finetune_trainer.train.fused import FusedPlan, plan_fused
+from finetune_trainer.train.heartbeat import Heartbeat, HeartbeatCallback
 from finetune_trainer.train.isolation import check_isolation
 from finetune_trainer.train.log import TrainerLog, read_log
 from finetune_trainer.train.model import load_model
 from finetune_trainer.train.plot import plot_losses
 from finetune_trainer.train.progress import Endpoint, ProgressReporter
+from finetune_trainer.train.ranks import layout
+from finetune_trainer.train.recompute import recomputes_activations
+from finetune_trainer.train.say import say
 from finetune_trainer.train.stop import StopSignal, preempted
 from finetune_trainer.train.trainer import SupervisedTrainer
+
+_LONGEST_SKIPPED = 500
+"""Characters, of a termination message's 4096 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +64,26 @@ def train_here(run: RunConfig, meta: Meta, identity: str) -> Mapping[str, Figure
     session = build_session(run, meta, identity)
     trainer = session.trainer
     resumed = _begin(session)
+    trackers = Trackers(run, reports=trainer.is_world_process_zero())
+    trackers.begin()
     try:
         trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)
-    except StageFailure:
+        trackers.end(Outcome.STOPPED if session.stop.stopped else Outcome.FINISHED)
+    except StageFailure as failure:
         _draw(run, trainer)
+        failure.figures |= _skipped(trainer)
         raise
     finally:
         if session.progress is not None:
             session.progress.close()
+        trackers.end(Outcome.FAILED)
     _draw(run, trainer)
     if session.stop.stopped:
-        raise preempted(trainer.state.global_step)
+        raise preempted(trainer.state.global_step, _skipped(trainer))
+    if trainer.delivers_best:
+        trainer.load_best()
     export(trainer, run, meta)
-    return _figures(trainer, time.monotonic() - began)
+    return {**_figures(trainer, time.monotonic() - began), **_skipped(trainer), **trackers.wait()}
 
 
 def _begin(session: Session) -> Checkpoint | None:
@@ -76,9 +95,15 @@ def _begin(session: Session) -> Checkpoint | None:
         step = found[0].step if found[0] else 0
         trainer.store.open()
         session.log.begin(step)
-        print(f"train: resuming from step {step}" if step else "train: starting at step 0", flush=True)
+        say(f"train: resuming from step {step}" if step else "train: starting at step 0")
     [trainer.newest_checkpoint] = broadcast_object_list(found)
     return trainer.newest_checkpoint
+
+
+def _skipped(trainer: SupervisedTrainer) -> dict[str, Figure]:
+    """What the operator makes an event of."""
+    skipped = "; ".join(f"{name}: {why}" for name, why in trainer.store.passed_over.items())
+    return {SKIPPED_CHECKPOINTS: skipped[:_LONGEST_SKIPPED]} if skipped else {}
 
 
 def _draw(run: RunConfig, trainer: SupervisedTrainer) -> None:
@@ -95,31 +120,61 @@ def _quieten() -> None:
 def build_session(run: RunConfig, meta: Meta, identity: str) -> Session:
     """Everything that a training needs, ready to go."""
     device = choose_device(run.spec)
-    store = CheckpointStore(run.paths.checkpoints, identity, run.spec.checkpoints.limit)
+    heartbeat = Heartbeat.from_environment()
+    store = CheckpointStore(
+        run.paths.checkpoints, identity, run.spec.checkpoints.limit, layout(run.spec), heartbeat.alive
+    )
     arguments = training_arguments(run, device, store.staging)
+    begin_deepspeed(run.spec, is_gpu=device.is_gpu)
     # Before the model: adapters begin with random values.
     set_seed(run.spec.training.seed)
-    model = load_model(run.paths.base_model, run.spec, device)
+    recomputes = recomputes_activations(run.spec.training, device, run.paths.report)
+    adapter = run.paths.initial_adapter if run.spec.adapter else None
+    model = load_model(run.paths.base_model, run.spec, device, recomputes=recomputes, adapter=adapter)
+    heartbeat.alive()
     log = TrainerLog(run.paths.trainer_log)
     endpoint = Endpoint.from_environment() if arguments.process_index == 0 else None
     progress = ProgressReporter(endpoint) if endpoint else None
     report, stopping = ReportCallback(_sinks(log, progress)), StopCallback(StopSignal())
+    catch_up = CatchUpCallback()
+    rows = RowStore(run.paths.data / TRAIN)
+    fused = plan_fused(model, run.spec, device, max(rows.sequence_lengths))
     trainer = SupervisedTrainer(
         store=store,
+        heartbeat=heartbeat,
+        lora_plus_ratio=float(run.spec.training.lora_plus_ratio or "0") or None,
+        delivers_best=run.spec.evaluation is not None and run.spec.evaluation.load_best,
         model=model,
-        args=arguments,
-        data_collator=Collator(meta.pad_token_id, Packing(meta.packing)),
-        train_dataset=SequenceDataset(RowStore(run.paths.data / TRAIN)),
+        args=_fed_whole_steps(arguments) if fused else arguments,
+        data_collator=_collator(meta, fused),
+        train_dataset=SequenceDataset(rows),
         eval_dataset=_evaluation_rows(run),
         # In this order: what is saved is also reported.
-        callbacks=[stopping, report, *_early_stopping(run)],
+        callbacks=[stopping, report, HeartbeatCallback(heartbeat), *_early_stopping(run), catch_up],
     )
     trainer.remove_callback(PrinterCallback)
     # ZeRO's stage 3 has the weights in pieces, which only its own engine can compute with.
-    if Packing(meta.packing) is Packing.SEGMENTED and (run.spec.deepspeed is None or run.spec.deepspeed.stage < 3):
+    if (
+        not fused
+        and Packing(meta.packing) is Packing.SEGMENTED
+        and (run.spec.deepspeed is None or run.spec.deepspeed.stage < 3)
+    ):
         check_isolation(trainer.model)
-    report.trainer = trainer
+    report.trainer = catch_up.trainer = trainer
     return Session(trainer, stopping, log, progress)
+
+
+def _fed_whole_steps(arguments: TrainingArguments) -> TrainingArguments:
+    """On one device, hand all rows of an optimizer step over at once; the collator makes as few passes of them as it can."""
+    if arguments.world_size == 1:
+        arguments.per_device_train_batch_size *= arguments.gradient_accumulation_steps
+        arguments.gradient_accumulation_steps = 1
+    return arguments
+
+
+def _collator(meta: Meta, fused: FusedPlan | None) -> Collator | DocumentCollator:
+    packing = Packing(meta.packing)
+    return DocumentCollator(packing, fused.tokens_per_pass) if fused else Collator(meta.pad_token_id, packing)
 
 
 def _sinks(log: TrainerLog, progress: ProgressReporter | None) -> list[Sink]:
@@ -128,11 +183,11 @@ def _sinks(log: TrainerLog, progress: ProgressReporter | None) -> list[Sink]:
         if entry.has_loss or entry.step >= entry.total_steps:
             log.append(entry)
 
-    def say(entry: Entry) -> None:
+    def show(entry: Entry) -> None:
         if entry.has_loss:
-            print(entry.to_line(), flush=True)
+            say(entry.to_line())
 
-    return [write, say, *([progress.offer] if progress else [])]
+    return [write, show, *([progress.offer] if progress else [])]
 
 
 def _evaluation_rows(run: RunConfig) -> SequenceDataset | None:

@@ -13,7 +13,8 @@ from finetune_operator.api.result import read_results, record_stage
 from finetune_operator.api.run import RunConfig
 from finetune_trainer.store import Meta
 from finetune_trainer.train.export import output_folder
-from finetune_trainer.train.ranks import is_rank, needs_ranks, run_ranks
+from finetune_trainer.train.rank import begin_rank, is_one_of_several, is_rank
+from finetune_trainer.train.ranks import run_ranks
 
 STAGE = "train"
 IDENTITY = "identity"
@@ -23,7 +24,7 @@ IDENTITY = "identity"
 def train(run: RunConfig, run_file: Path) -> Mapping[str, Figure]:
     """Run the stage and return its figures. A finished one is not run again.
 
-    Raises StageFailure: INVALID_SPEC, PREEMPTED, LOSS_NOT_FINITE, or what a process of several ended with.
+    Raises StageFailure: INVALID_SPEC, PREEMPTED, LOSS_NOT_FINITE, STORAGE_FULL, NO_PROGRESS, OUT_OF_MEMORY.
     """
     meta = _load_meta(run)
     identity = f"{run.training_hash()}-{meta.tokens_hash}"
@@ -31,8 +32,9 @@ def train(run: RunConfig, run_file: Path) -> Mapping[str, Figure]:
     if done.get(IDENTITY) == identity and output_folder(run).is_dir():
         print("train: already done", flush=True)
         return done
-    if needs_ranks(run.spec) and not is_rank():
-        return run_ranks(run.spec, run_file)
+    if not is_rank():
+        return run_ranks(run, run_file)
+    begin_rank()
     _prepare_process(run)
     # The heavy imports come after what they must not see, and only where there is something to train.
     from finetune_trainer.train.session import train_here
@@ -61,12 +63,12 @@ def _prepare_process(run: RunConfig) -> None:
     # It warns of a kernel package that is optional.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # peft and transformers import these if they are installed, which takes up to ten seconds.
-    if run.spec.effective_quantization is None and "8bit" not in run.spec.training.optimizer.value:
+    if run.spec.effective_quantization is None and not run.spec.training.optimizer.is_of_bitsandbytes:
         sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
     if run.spec.deepspeed is None:
         sys.modules.setdefault("deepspeed", None)  # type: ignore[arg-type]
     sys.modules.setdefault("datasets", None)  # type: ignore[arg-type]
-    if not is_rank():
+    if not is_one_of_several():
         _see_one_gpu()
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from types import FrameType
 
-from finetune_operator.api.outcome import ExitCode, StageFailure
+from finetune_operator.api.outcome import ExitCode, Figure, StageFailure
+
+
+class EvaluationStopped(Exception):
+    """An evaluation was given up in order to save. It is made good when training goes on."""
 
 
 class StopSignal:
@@ -22,10 +27,10 @@ class StopSignal:
         self.received = True
 
 
-def preempted(step: int) -> StageFailure:
+def preempted(step: int, figures: Mapping[str, Figure]) -> StageFailure:
     """The failure that training ends in after SIGTERM."""
     return StageFailure(
         ExitCode.PREEMPTED,
         f"train was told to stop after step {step}, which is saved; started again, it goes on from there.",
-        step=step,
+        **{**figures, "step": step},
     )

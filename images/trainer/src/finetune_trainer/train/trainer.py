@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,57 +13,150 @@ from transformers import Trainer
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_trainer.train.checkpoints import Checkpoint, CheckpointStore, whole_or_nothing
 from finetune_trainer.train.data import TOKENS
+from finetune_trainer.train.documents import PASSES
+from finetune_trainer.train.finite import FiniteGuard, weights_are_finite
+from finetune_trainer.train.heartbeat import Heartbeat
+from finetune_trainer.train.optimizers import lora_plus_optimizer
+from finetune_trainer.train.sampling import ByLength
+from finetune_trainer.train.stop import EvaluationStopped
+from finetune_trainer.train.watchdog import Phase
 
 
 class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not type-checked
     """Trains on stored rows. Loss is summed over an optimizer step and divided by the step's learnt tokens."""
 
-    def __init__(self, *, store: CheckpointStore, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        store: CheckpointStore,
+        heartbeat: Heartbeat,
+        lora_plus_ratio: float | None = None,
+        delivers_best: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self.store = store
+        self._heartbeat = heartbeat
+        self._guard = FiniteGuard(scales_loss=self.args.fp16)
+        self._lora_plus_ratio = lora_plus_ratio
+        self.delivers_best = delivers_best
         self.newest_checkpoint: Checkpoint | None = None
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Any:
+        """The Trainer's optimizer, or LoRA+."""
+        if self._lora_plus_ratio is None or getattr(self, "optimizer", None) is not None:
+            return super().create_optimizer(model)
+        self.optimizer: Any = lora_plus_optimizer(model or self.model, self.args, self._lora_plus_ratio)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return ByLength(self.train_dataset.lengths, batch, seed)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
         """Loss of one batch, counting its tokens on the way."""
+        if PASSES in inputs:
+            return self._evaluate_passes(model, inputs[PASSES], **options)
         tokens = inputs.pop(TOKENS)
         if model.training:
             # Kept in checkpoints, so that a resumed run goes on counting.
             self.state.num_input_tokens_seen += tokens
         return super().compute_loss(model, inputs, *args, **options)
 
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward over one batch, in as many passes as its collator made of it. Returns the batch's loss."""
+        passes = inputs.get(PASSES, [inputs])
+        losses = [super(SupervisedTrainer, self).training_step(model, each, num_items_in_batch) for each in passes]
+        return torch.stack(losses).sum()
+
+    def _evaluate_passes(self, model: nn.Module, passes: list[dict[str, Any]], **options: Any) -> Any:
+        items = sum(len(each["targets"]) for each in passes)
+        losses = [self.compute_loss(model, each, num_items_in_batch=items) for each in passes]
+        total = torch.stack(losses).sum()
+        return (total, {"loss": total}) if options.get("return_outputs") else total
+
     @property
     def tokens_seen(self) -> int:
         """Tokens that are no padding, trained on by all processes since step 0; shares of equal size assumed."""
         return int(self.state.num_input_tokens_seen) * int(self.args.world_size)
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float:
+    def evaluate_now(self) -> None:
+        """Evaluate outside the schedule's turn, with all that the schedule's evaluations lead to."""
+        self._determine_best_metric(metrics=self._evaluate(None, None), trial=None)
+
+    def _run_epoch(self, *arguments: Any, **options: Any) -> None:
+        # Resumed after the last step, or stopped by the evaluation that was owed: the Trainer would make one step more.
+        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*arguments, **options)
+
+    def _evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
+        try:
+            with self._heartbeat.during(Phase.EVALUATE, self.state.global_step):
+                metrics: dict[str, float] = super()._evaluate(*arguments, **options)
+                return metrics
+        except EvaluationStopped:
+            self.control.should_save = True
+            self.control.should_training_stop = True
+            return {}
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        return bool(metrics) and bool(super()._determine_best_metric(metrics=metrics, trial=trial))
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
         # The last moment before the optimizer would write what is not a number into the weights.
-        norm: Tensor | float = super()._get_grad_norm(model, grad_norm=grad_norm)
-        loss = self._tr_loss.item()
-        # With loss scaling, a gradient that overflows is normal: the scaler skips the step and lowers the scale.
-        if not math.isfinite(loss) or not (self.args.fp16 or math.isfinite(float(norm))):
-            raise self._not_finite(loss, float(norm))
+        norm: Tensor | float | None = super()._get_grad_norm(model, grad_norm=grad_norm)
+        # DeepSpeed does not tell it in every stage; the loss has to do then.
+        problem = self._guard.problem(self._tr_loss.item(), 0.0 if norm is None else float(norm))
+        if problem:
+            raise self._not_finite(self.state.global_step + 1, problem)
         return norm
 
-    def _not_finite(self, loss: float, norm: float) -> StageFailure:
+    def _not_finite(self, step: int, found: str) -> StageFailure:
         kept = self.newest_checkpoint
         return StageFailure(
             ExitCode.LOSS_NOT_FINITE,
-            f"step {self.state.global_step + 1}: loss {loss}, gradient norm {norm}, expected finite numbers. Lower "
+            f"step {step}: {found}, expected finite numbers. Lower "
             "training.learningRate or add training.warmupRatio, and look for broken rows. "
             + (f"The checkpoint of step {kept.step} is kept." if kept else "There is no checkpoint yet."),
-            step=self.state.global_step + 1,
+            step=step,
         )
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         step = self.state.global_step
         staged = Path(self.args.output_dir) / f"checkpoint-{step}"
-        with whole_or_nothing(staged):
-            super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
+        # The step itself can do it, with a finite loss and gradient: nothing that is kept may be replaced by that.
+        if not weights_are_finite(model):
+            raise self._not_finite(step, "weights that are infinite or not a number")
+        with self._heartbeat.during(Phase.SAVE, step):
+            with whole_or_nothing(staged):
+                super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                best = self._best_step([step]) if self.delivers_best else None
+                self.newest_checkpoint = self.store.commit(staged, step, best)
+            self.accelerator.wait_for_everyone()
+
+    def load_best(self) -> None:
+        """Go back to the checkpoint with the lowest loss on the rows held back. All processes call this."""
+        best = self._best_step()
+        if best is None or best == self.state.global_step:
+            return
+        folder = next(checkpoint.path for checkpoint in self.store.committed if checkpoint.step == best)
+        self.state.best_model_checkpoint = str(folder)
+        self._load_best_model()
         if self.is_world_process_zero():
-            self.newest_checkpoint = self.store.commit(staged, step)
-        self.accelerator.wait_for_everyone()
+            print(f"train: the checkpoint of step {best} has the lowest evaluation loss and is delivered", flush=True)
+
+    def _best_step(self, new: Sequence[int] = ()) -> int | None:
+        """The saved step with the lowest evaluation loss; ``new`` are steps about to be committed."""
+        losses = {line["step"]: line["eval_loss"] for line in self.state.log_history if "eval_loss" in line}
+        saved = {*new, *(checkpoint.step for checkpoint in self.store.committed)}
+        return min((step for step in saved if step in losses), key=lambda step: losses[step], default=None)
 
 
 def stop_agreed(received: bool, device: torch.device) -> bool:
