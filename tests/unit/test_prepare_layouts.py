@@ -1,5 +1,7 @@
 """Rows of every layout become conversations, and every way to be wrong is told apart."""
 
+import json
+
 import pytest
 
 from finetune_operator.api.dataset import Dataset
@@ -62,6 +64,17 @@ def said(role: str, content: object) -> dict[str, object]:
         (ALPACA, {"instruction": "", "input": "i", "output": ""}, talk("i", "")),
         (ALPACA, {"instruction": "a", "output": "b", "system": "s"}, talk("a", "b", system="s")),
         (ALPACA, {"instruction": "a", "output": "b", "history": [["q", "r"]]}, talk("q", "r", "a", "b")),
+        (ALPACA, {"instruction": "a", "output": "b", "history": '[["q", "r"]]'}, talk("q", "r", "a", "b")),
+        (MESSAGES, {"messages": json.dumps([said("user", "a"), said("assistant", "b")])}, talk("a", "b")),
+        (
+            MESSAGES,
+            {
+                "messages": [said("user", "a"), {**said("assistant", "b"), "tool_calls": None}],
+                "chosen": [],
+                "rejected": [],
+            },
+            talk("a", "b"),
+        ),
     ],
 )
 def test_a_row_of_each_layout_becomes_a_conversation(of: Dataset, row: object, expected: Conversation) -> None:
@@ -83,6 +96,15 @@ def test_a_row_of_each_layout_becomes_a_conversation(of: Dataset, row: object, e
             r"messages\[0\] has no 'content', found role",
         ),
         (MESSAGES, {"tools": "[]", "messages": []}, "has tools in column 'tools'"),
+        (MESSAGES, {"messages": [said("user", "a"), said("tool", "b")]}, r"messages\[1\] is of role tool, a tool's"),
+        (MESSAGES, {"messages": [said("user", "a"), {**said("assistant", None), "tool_calls": [1]}]}, "has tool_calls"),
+        (SHAREGPT, {"conversations": [{"from": "observation", "value": "a"}]}, "is of role observation, a tool's"),
+        (MESSAGES, {"prompt": "a", "chosen": [], "rejected": []}, "is a preference row"),
+        (ALPACA, {"instruction": "a", "chosen": "b", "rejected": "c"}, "is a preference row"),
+        (ALPACA, {"instruction": "a", "output": "b", "kto_tag": True}, "is a preference row"),
+        (ALPACA, {"messages": []}, "looks like format Messages: set the dataset's format"),
+        (MESSAGES, {"instruction": "a", "output": "b"}, "looks like format Alpaca: set the dataset's format"),
+        (MESSAGES, {"messages": "[{"}, "holds a list that is malformed JSON"),
         (ALPACA, {"output": "b"}, "has no 'instruction', found output"),
         (ALPACA, {"instruction": "a", "output": 3}, "column 'output' is a number, expected a string"),
         (ALPACA, {"instruction": "a", "output": "b", "history": [["q"]]}, r"history\[0\] is not a pair"),
@@ -119,6 +141,11 @@ def test_a_row_that_cannot_be_read_says_what_was_found(of: Dataset, row: object,
             MESSAGES,
             {"messages": [said("robot", "a"), said("assistant", "b")]},
             "role is 'robot', expected one of system, user",
+        ),
+        (
+            RENAMED,
+            {"prompt": "", "talk": [{"who": "me", "what": "a"}, {"who": "function_call", "what": "b"}]},
+            "who is 'function_call', expected one of boss, me, you",
         ),
         (
             SHAREGPT,

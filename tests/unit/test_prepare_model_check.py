@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, GPT2Config, PretrainedConfig, Qwen2Config, Qwen3MoeConfig
 
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.spec import FineTuneJobSpec
+from finetune_trainer.prepare.config_check import context_length
 from finetune_trainer.prepare.model_check import check_model
+from finetune_trainer.prepare.skeleton import build_skeleton, mismatches
+from finetune_trainer.prepare.targets import quantization_problems, target_problems
+from finetune_trainer.prepare.weights import read_shapes
 from trainer_runs import identity_model
 
 
@@ -49,7 +54,7 @@ def split_weights(folder: Path, *, lose: bool = False) -> None:
     weight_map = {name: file for file, held in shards.items() for name in held}
     for file, held in shards.items():
         save_file({name: weights[name] for name in (held[1:] if lose else held)}, folder / file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     (folder / "model.safetensors").unlink()
 
 
@@ -122,3 +127,79 @@ def test_modules_that_the_adapters_name_have_to_exist(model: Path) -> None:
     assert "spec.lora.targetModules: no module of the model is named 'query_key_value'" in caught.value.message
     assert "spec.lora.modulesToSave: no module of the model is named 'head'" in caught.value.message
     assert "q_proj" in caught.value.message.partition("found")[2]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, None),
+        ({"max_position_embeddings": 4096}, 4096),
+        ({"n_positions": 1024}, 1024),
+        ({"text_config": {"max_position_embeddings": 8192}}, 8192),
+        ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 2.0}}, 8192),
+        (
+            {
+                "max_position_embeddings": 32768,
+                "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
+            },
+            131072,
+        ),
+        (
+            {
+                "max_position_embeddings": 131072,
+                "rope_parameters": {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192},
+            },
+            131072,
+        ),
+        ({"max_position_embeddings": 2048, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, 2048),
+    ],
+)
+def test_the_context_of_a_model_counts_its_rotary_scaling(config: dict[str, Any], expected: int | None) -> None:
+    assert context_length(config) == expected
+
+
+EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8}
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Qwen2Config(**SMALL),
+        GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2),
+        Qwen3MoeConfig(**SMALL, **EXPERTS),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_weights_as_their_model_saves_them_fit_whatever_their_names_are(
+    tmp_path: Path, config: PretrainedConfig
+) -> None:
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    problems: list[str] = []
+    model = build_skeleton(tmp_path, problems)
+    assert model is not None
+    assert [*problems, *mismatches(model, read_shapes(tmp_path))] == []
+
+
+def test_quantising_a_model_of_fused_experts_is_refused_and_adapters_on_it_are_not(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(Qwen3MoeConfig(**SMALL, **EXPERTS))
+    [problem] = quantization_problems(model, spec(method="QLoRA"))
+    assert "spec.method: QLoRA quantises linear layers, which hold only 20 %" in problem
+    assert list(quantization_problems(model, spec(method="LoRA"))) == []
+    assert list(target_problems(model, spec(method="LoRA"))) == []
+
+
+def test_all_linear_layers_of_a_model_that_has_none_is_refused() -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(GPT2Config(n_embd=32, n_layer=1, n_head=4))
+    [problem] = target_problems(model, spec())
+    assert "spec.lora.targetModules: all stands for linear layers, and the model has none" in problem
+    assert list(target_problems(model, spec(lora={"targetModules": ["c_attn"]}))) == []

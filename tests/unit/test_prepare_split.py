@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_trainer.prepare.split import split_rows
@@ -15,6 +16,17 @@ def test_a_float_is_a_share_of_the_rows_and_an_int_their_number(size: float, hel
     kept, held = split_rows(20, size, seed=42)
     assert (len(kept), len(held)) == (20 - held_back, held_back)
     assert sorted([*kept, *held]) == list(range(20))
+
+
+@pytest.mark.parametrize("seed", [0, 42])
+@pytest.mark.parametrize(
+    ("count", "size"), [(2, 1), (2, 0.5), (3, 0.1), (10, 0.85), (91, 0.1), (1000, 0.001), (1001, 7), (12345, 0.33)]
+)
+def test_rows_are_split_as_the_datasets_library_splits_them(count: int, size: float, seed: int) -> None:
+    expected = Dataset.from_dict({"row": range(count)}).train_test_split(test_size=size, seed=seed)
+    kept, held = split_rows(count, size, seed)
+    assert kept.tolist() == list(expected["train"]["row"])
+    assert held.tolist() == list(expected["test"]["row"])
 
 
 @pytest.mark.parametrize(("rows", "expected"), [(1, 1), (7, 7)])

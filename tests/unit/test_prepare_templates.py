@@ -220,7 +220,6 @@ def test_a_template_whose_terminator_the_tokenizer_does_not_know_is_refused() ->
         ({"template": "Qwen3"}, "template: Qwen3 is unknown; did you mean qwen3"),
         ({"template": "xyzzy"}, "template: xyzzy is unknown; expected Auto (the model's own) or one of alpaca, "),
         ({"template": "glm4", "trainOnPrompt": True}, "trainOnPrompt: the template glm4 labels the begin of a prompt"),
-        ({"template": "qwen3", "maskHistory": True}, "maskHistory: the template qwen3 would have to take the thoughts"),
     ],
 )
 def test_what_a_template_cannot_do_is_refused_before_anything_is_fetched(

@@ -43,6 +43,15 @@ def to_jinja(template: Template, tokens: dict[Special, str]) -> str:
     )
 
 
+def with_default_system(chat_template: str, prompt: str) -> str:
+    """A model's own template that puts ``prompt`` before conversations without a system message."""
+    message = f"{{'role': 'system', 'content': {_quoted(prompt)}}}"
+    return (
+        "{%- if not messages or messages[0]['role'] != 'system' -%}"
+        f"{{%- set messages = [{message}] + messages -%}}{{%- endif -%}}{chat_template}"
+    )
+
+
 _CONTENT_OF_MESSAGE = "message['content']"
 
 

@@ -1,10 +1,16 @@
-"""Tokenised rows on the volume: flat arrays that are memory-mapped, never read whole."""
+"""Tokenised rows on the volume: flat files that are memory-mapped, never read whole.
+
+data/   input_ids.bin labels.bin   int32, the tokens of every row, one row after the other
+        rows.bin                   a ROW a row that was read; rows that were left out have no tokens
+        train/ evaluation/         rows.npy: which of the rows, in which order
+                                   sequences.npy, sequence_offsets.npy: which of these share a sequence
+        tokenizer/ meta.json
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,12 +21,21 @@ from numpy.typing import NDArray
 from finetune_operator.api.result import write_whole
 
 Tokens = NDArray[np.int32]
+Table = NDArray[np.void]
+"""ROWs."""
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 """Changes when the same input would be stored otherwise, so that stores of older images are made anew."""
 META = "meta.json"
 TOKENIZER = "tokenizer"
 TRAIN, EVALUATION = "train", "evaluation"
+INPUT_IDS, LABELS, ROWS = "input_ids.bin", "labels.bin", "rows.bin"
+PART_ROWS, SEQUENCES, SEQUENCE_OFFSETS = "rows.npy", "sequences.npy", "sequence_offsets.npy"
+
+ROW = np.dtype(
+    [("start", "<i8"), ("length", "<i4"), ("trained", "<i4"), ("file", "<i4"), ("number", "<i4"), ("hash", "<u8")]
+)
+"""A row that was read: where its tokens begin, how many there are and are learnt, where it was written, and its identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,36 +75,44 @@ class Meta:
         write_whole(folder / META, json.dumps(asdict(self), indent=1, ensure_ascii=False).encode())
 
 
-_ARRAYS = ("input_ids", "labels", "offsets", "sources", "sequences", "sequence_offsets")
-
-
 class RowStore:
     """Rows of one part (train or evaluation) and the sequences that they are trained in."""
 
     def __init__(self, folder: Path) -> None:
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-        self._input_ids: Tokens = arrays["input_ids"]
-        self._labels: Tokens = arrays["labels"]
-        self._offsets: NDArray[np.int64] = arrays["offsets"]
-        self._sources: Tokens = arrays["sources"]
-        self._sequences: Tokens = arrays["sequences"]
-        self._sequence_offsets: NDArray[np.int64] = arrays["sequence_offsets"]
+        self._folder = folder
+        self._input_ids: Tokens = _mapped(folder.parent / INPUT_IDS, np.dtype("<i4"))
+        self._labels: Tokens = _mapped(folder.parent / LABELS, np.dtype("<i4"))
+        self._table: Table = _mapped(folder.parent / ROWS, ROW)
+        self._rows: Tokens = np.load(folder / PART_ROWS, mmap_mode="r")
+        self._sequences: Tokens = np.load(folder / SEQUENCES, mmap_mode="r")
+        self._sequence_offsets: NDArray[np.int64] = np.load(folder / SEQUENCE_OFFSETS, mmap_mode="r")
+
+    def __reduce__(self) -> tuple[type[RowStore], tuple[Path]]:
+        # A loader's process maps the files itself; pickled arrays would be copies of all the tokens.
+        return RowStore, (self._folder,)
 
     @property
     def rows(self) -> int:
         """Number of conversations."""
-        return len(self._offsets) - 1
+        return len(self._rows)
 
     @property
     def sequences(self) -> int:
         """Number of sequences; equal to the rows where nothing is packed."""
         return len(self._sequence_offsets) - 1
 
+    @property
+    def sequence_lengths(self) -> list[int]:
+        """Tokens of every sequence."""
+        rows = self._table["length"][self._rows[self._sequences]]
+        lengths: list[int] = np.add.reduceat(rows, self._sequence_offsets[:-1]).tolist()
+        return lengths
+
     def row(self, index: int) -> StoredRow:
         """One conversation."""
-        span = slice(self._offsets[index], self._offsets[index + 1])
-        file, number = self._sources[index]
-        return StoredRow(self._input_ids[span], self._labels[span], int(file), int(number))
+        start, length, _, file, number, _ = self._table[self._rows[index]].item()
+        span = slice(start, start + length)
+        return StoredRow(self._input_ids[span], self._labels[span], file, number)
 
     def sequence(self, index: int) -> Iterator[StoredRow]:
         """The conversations of one sequence, in order."""
@@ -97,30 +120,11 @@ class RowStore:
             yield self.row(int(row))
 
 
-def write_rows(folder: Path, rows: Sequence[StoredRow], sequences: Iterable[Sequence[int]]) -> str:
-    """Write one part and return the sha256 of its tokens. ``sequences`` has the row indices of each sequence."""
-    folder.mkdir(parents=True)
-    lengths = np.array([len(row.input_ids) for row in rows], dtype=np.int64)
-    packs = [np.asarray(indices, dtype=np.int32) for indices in sequences]
-    arrays: dict[str, NDArray[Any]] = {
-        "input_ids": _joined([row.input_ids for row in rows]),
-        "labels": _joined([row.labels for row in rows]),
-        "offsets": _offsets(lengths),
-        "sources": np.array([(row.file, row.number) for row in rows], dtype=np.int32).reshape(-1, 2),
-        "sequences": _joined(packs),
-        "sequence_offsets": _offsets(np.array([len(pack) for pack in packs], dtype=np.int64)),
-    }
-    digest = hashlib.sha256()
-    for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array)
-        if name != "sources":
-            digest.update(array.tobytes())
-    return digest.hexdigest()
+def read_table(folder: Path) -> Table:
+    """The ROWs of a store, memory-mapped; the files of an empty one cannot be mapped."""
+    return _mapped(folder / ROWS, ROW) if (folder / ROWS).stat().st_size else np.zeros(0, dtype=ROW)
 
 
-def _joined(parts: Sequence[Tokens]) -> Tokens:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
-
-
-def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
+def _mapped(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
+    # As a plain array: slices of np.memmap cost several times as much.
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))

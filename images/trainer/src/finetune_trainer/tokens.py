@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING
 
 from finetune_operator.api.outcome import ExitCode, StageFailure, classify
 from finetune_operator.api.run import RunConfig, load_run
-from finetune_trainer.prepare import hub
-from finetune_trainer.prepare.base_model import mounted_model
-from finetune_trainer.prepare.collect import LISTED
+from finetune_operator.api.tokenization import Packing
+from finetune_trainer.prepare.base_model import download_tokenizer, mounted_model
+from finetune_trainer.prepare.compatibility import lines
+from finetune_trainer.prepare.job_check import check_tokens
+from finetune_trainer.prepare.job_template import set_up_tokenizer
 from finetune_trainer.prepare.model_check import check_tokenizer
 from finetune_trainer.prepare.readers import Place
-from finetune_trainer.prepare.support import check_supported
-from finetune_trainer.prepare.tokenise import Part, Tokenised, set_up_tokenizer, template_of, tokenise
+from finetune_trainer.prepare.tally import LISTED
+from finetune_trainer.prepare.tokenise import Tokenised, tokenise
 from finetune_trainer.rendering import render
-from finetune_trainer.sequences import sequence_ids, sequence_labels
-from finetune_trainer.store import StoredRow
+from finetune_trainer.sequences import IGNORED, sequence_ids, sequence_labels
+from finetune_trainer.store import EVALUATION, TRAIN, RowStore, StoredRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -75,15 +77,16 @@ class Tokenizers:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._downloaded: dict[str, Path] = {}
-        self._loaded: dict[tuple[Path, str], PreTrainedTokenizerBase] = {}
+        self._loaded: dict[tuple[Path, str, bool], PreTrainedTokenizerBase] = {}
 
     def of(self, run: RunConfig) -> PreTrainedTokenizerBase:
         """The tokenizer as the trainer gets it. Raises StageFailure where it cannot be had."""
         # A template changes the tokenizer, so that two templates need two of them.
-        key = (self._model_folder(run), run.spec.tokenization.template)
+        rules = run.spec.tokenization
+        key = (self._model_folder(run), rules.template, rules.is_llama_factory)
         if key not in self._loaded:
             tokenizer = check_tokenizer(key[0], run.spec)
-            set_up_tokenizer(tokenizer, template_of(run))
+            set_up_tokenizer(tokenizer, run)
             self._loaded[key] = tokenizer
         return self._loaded[key]
 
@@ -91,10 +94,9 @@ class Tokenizers:
         mounted = mounted_model(run)
         if mounted is not None:
             return mounted.resolve()
-        model = f"{hub.endpoint(run)} {run.spec.model.model_dump_json()}"
+        model = run.spec.model.model_dump_json()
         if model not in self._downloaded:
-            into = Path(tempfile.mkdtemp(dir=self._folder))
-            self._downloaded[model] = hub.download_model(run, into, hub.TOKENIZER_FILES)
+            self._downloaded[model] = download_tokenizer(run.model_copy(update={"root": str(self._folder)}))
         return self._downloaded[model]
 
 
@@ -124,37 +126,53 @@ def _attempt(file: Path, show: Callable[[], None]) -> int:
 
 def _show(file: Path, tokenizers: Tokenizers, view: View) -> None:
     run = load_run(file)
+    output = sys.stdout
     # Libraries print what they like; stdout is for tokens alone.
     with contextlib.redirect_stdout(sys.stderr):
-        check_supported(run)
-        tokenizer = tokenizers.of(run)
-        made = tokenise(run, tokenizer)
-    for shown in _lines(run, made, view):
-        text = shown.as_text(tokenizer, coloured=view.coloured) if view.rendered else shown.as_json()
-        print(text)
-    sys.stdout.flush()
+        tokenizer = check_tokens(run, partial(tokenizers.of, run))
+        with tempfile.TemporaryDirectory(prefix="finetune-tokens-") as folder:
+            made = tokenise(run, tokenizer, Path(folder))
+            for shown in _lines(run, made, Path(folder), view, tokenizer.pad_token_id):
+                text = shown.as_text(tokenizer, coloured=view.coloured) if view.rendered else shown.as_json()
+                print(text, file=output)
+    output.flush()
     _note_dropped(run, made)
+    _note_compatibility(run, made)
 
 
-def _lines(run: RunConfig, made: Tokenised, view: View) -> Iterator[Shown]:
-    yield from _part_lines(run, made.train, made.files, view, is_evaluation=False)
-    if view.evaluation:
-        yield from _part_lines(run, made.evaluation, made.files, view, is_evaluation=True)
+def _lines(run: RunConfig, made: Tokenised, folder: Path, view: View, padding: int | None) -> Iterator[Shown]:
+    yield from _part_lines(run, RowStore(folder / TRAIN), made.files, view, padding, is_evaluation=False)
+    if view.evaluation and made.has_evaluation:
+        yield from _part_lines(run, RowStore(folder / EVALUATION), made.files, view, padding, is_evaluation=True)
 
 
 def _part_lines(
-    run: RunConfig, part: Part, files: Sequence[str], view: View, *, is_evaluation: bool
+    run: RunConfig, store: RowStore, files: Sequence[str], view: View, padding: int | None, *, is_evaluation: bool
 ) -> Iterator[Shown]:
-    for indices in part.sequences if view.packed else [[index] for index in range(len(part.rows))]:
-        rows = [part.rows[index] for index in indices]
+    for index in range(store.sequences if view.packed else store.rows):
+        rows = list(store.sequence(index)) if view.packed else [store.row(index)]
         places = [str(_place(row, files)) for row in rows]
+        ids, labels = _tokens(run, rows, padding if view.packed else None)
         yield Shown(
             job=run.name,
-            input_ids=sequence_ids(rows).tolist(),
-            labels=sequence_labels(rows, run.spec.tokenization.packing).tolist(),
+            input_ids=ids,
+            labels=labels,
             source=places if view.packed else places[0],
             is_evaluation=is_evaluation,
         )
+
+
+def _tokens(run: RunConfig, rows: Sequence[StoredRow], padding: int | None) -> tuple[list[int], list[int]]:
+    """Ids and labels of rows that stand one after the other; ``padding`` fills up a sequence as LLaMA-Factory fills it."""
+    rules = run.spec.tokenization
+    if not rules.is_llama_factory:
+        return sequence_ids(rows).tolist(), sequence_labels(rows, rules.packing).tolist()
+    # It leaves a label on the first token of every conversation, which nothing is predicted from.
+    ids, labels = sequence_ids(rows).tolist(), sequence_labels(rows, Packing.NONE).tolist()
+    if padding is None or rules.packing is Packing.NONE:
+        return ids, labels
+    missing = rules.cutoff_len - len(ids)
+    return ids + [padding] * missing, labels + [IGNORED] * missing
 
 
 def _place(row: StoredRow, files: Sequence[str]) -> Place:
@@ -168,6 +186,11 @@ def _note_dropped(run: RunConfig, made: Tokenised) -> None:
         _complain("note", run.name, f"left out: {row}")
     if made.report["dropped"] > LISTED:
         _complain("note", run.name, f"left out: {made.report['dropped'] - LISTED} more rows")
+
+
+def _note_compatibility(run: RunConfig, made: Tokenised) -> None:
+    for line in lines(made.report.get("compatibility", {})):
+        _complain("note", run.name, line)
 
 
 def _complain(kind: str, job: str, message: str) -> None:

@@ -1,136 +1,106 @@
-"""Reads, checks and encodes every row; what is wrong is gathered, not raised, so that one pass tells all of it."""
+"""Reads, checks and encodes every row, in memory that does not grow with them, with all processors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.run import RunConfig
-from finetune_operator.api.tokenization import Tokenization
-from finetune_trainer.prepare.conversation import Conversation, MisorderedRow, RowError
-from finetune_trainer.prepare.encoders import EncodedTurn, Encoder, UnstableTemplate
-from finetune_trainer.prepare.labels import label_turns
-from finetune_trainer.prepare.layouts import conversation_of
-from finetune_trainer.prepare.readers import Place, Row
-from finetune_trainer.prepare.sources import NamedDataset, rows_of
-from finetune_trainer.store import StoredRow
+from finetune_trainer.prepare.batch_encoder import BatchEncoder
+from finetune_trainer.prepare.batches import BATCH_ROWS, Batch, EncodedBatch, batched
+from finetune_trainer.prepare.job_datasets import datasets_of
+from finetune_trainer.prepare.journal import Journal
+from finetune_trainer.prepare.sources import rows_of
+from finetune_trainer.prepare.tally import Tally
+from finetune_trainer.prepare.workers import Workers, worker_count
 
-BATCH = 1000
-"""Rows that are tokenised at once."""
-LISTED = 20
-"""Faulty rows that a message spells out; the rest is counted."""
-
-
-@dataclass(slots=True)
-class Collected:
-    """The rows of one dataset. ``rows`` has None where a row was dropped, so that positions are those of the file."""
-
-    source: str
-    rows: list[StoredRow | None] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    """Rows left out, as place: reason."""
-    faults: list[str] = field(default_factory=list)
-    """Rows that end the stage, as place: what is wrong."""
-    truncated: int = 0
-    """Rows that were cut to cutoffLen."""
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """How rows become tokens in this job."""
+class Pace:
+    """How the rows are worked through; the tokens are the same at any pace."""
 
-    tokenization: Tokenization
-    longest: int
-    """Longest conversation, in tokens."""
-    drops_misordered: bool
-    """Leave out rows whose turns are out of order, as LLaMA-Factory does, rather than refuse them."""
-    closing: int | None = None
-    """Token after the last turn of every row, where the template has one."""
-
-
-class Collector:
-    """Encodes datasets one after the other; ``files`` grows with every file that has rows."""
-
-    def __init__(self, run: RunConfig, encoder: Encoder, rules: Rules) -> None:
-        self._run = run
-        self._encoder = encoder
-        self._rules = rules
-        self._file_numbers: dict[str, int] = {}
-
-    @property
-    def files(self) -> list[str]:
-        """Names of the files that rows came from."""
-        return list(self._file_numbers)
-
-    def collect(self, named: NamedDataset) -> Collected:
-        """Read and encode one dataset."""
-        collected = Collected(named.dataset.source)
-        for batch in _batches(rows_of(self._run, named)):
-            conversations = [self._parse(row, named, collected) for row in batch]
-            self._encode(batch, conversations, collected)
-        return collected
-
-    def _parse(self, row: Row, named: NamedDataset, collected: Collected) -> Conversation | None:
-        try:
-            if row.problem is not None:
-                raise RowError(row.problem)
-            return conversation_of(row.value, named.dataset)
-        except RowError as error:
-            dropped = isinstance(error, MisorderedRow) and self._rules.drops_misordered
-            (collected.dropped if dropped else collected.faults).append(f"{row.place}: {error}")
-            return None
-
-    def _encode(self, batch: list[Row], conversations: list[Conversation | None], collected: Collected) -> None:
-        encoded = iter(
-            self._encoder.encode([conversation for conversation in conversations if conversation is not None])
-        )
-        for row, conversation in zip(batch, conversations, strict=True):
-            collected.rows.append(None if conversation is None else self._stored(row.place, next(encoded), collected))
-
-    def _stored(self, place: Place, turns: list[EncodedTurn] | RowError, collected: Collected) -> StoredRow | None:
-        if isinstance(turns, UnstableTemplate):
-            raise StageFailure(
-                ExitCode.INVALID_SPEC,
-                f"spec.tokenization.template: Auto cannot tell the answers apart: {turns} (seen at {place}); name a template.",
-            )
-        if isinstance(turns, RowError):
-            collected.faults.append(f"{place}: {turns}")
-            return None
-        rules = self._rules
-        example = label_turns(turns, rules.tokenization, rules.longest, rules.closing)
-        whole = sum(len(prompt) + len(answer) for prompt, answer in turns) + (rules.closing is not None)
-        if example.trained == 0:
-            limit = self._rules.tokenization.cutoff_len
-            collected.dropped.append(f"{place}: none of its {whole} tokens is left to learn within cutoffLen {limit}")
-            return None
-        collected.truncated += whole > len(example.input_ids)
-        return StoredRow(
-            np.array(example.input_ids, dtype=np.int32),
-            np.array(example.labels, dtype=np.int32),
-            self._file_numbers.setdefault(place.file, len(self._file_numbers)),
-            place.number if place.is_line else -place.number - 1,
-        )
+    batch_rows: int = BATCH_ROWS
+    own_rows: int = 10_000
+    """Rows that this process encodes before it starts workers: in the time that they take to start, it does these."""
+    commit_rows: int = 100_000
+    commit_tokens: int = 32_000_000
+    """A commit comes after either: this much is done again by a prepare that was killed."""
+    workers: int = field(default_factory=worker_count)
+    """1 stands for no process besides this one."""
 
 
-def refuse_faults(collections: Iterable[Collected]) -> None:
-    """Raise StageFailure (INVALID_DATA) that lists the faulty rows of all datasets, if there are any."""
-    faults = [fault for collected in collections for fault in collected.faults]
-    if not faults:
-        return
-    listed = "\n".join(f"  {fault}" for fault in faults[:LISTED])
-    more = f"\n  and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
-    rows = "1 row" if len(faults) == 1 else f"{len(faults)} rows"
-    raise StageFailure(
-        ExitCode.INVALID_DATA,
-        f"spec.datasets: {rows} cannot be trained on; correct or remove them:\n{listed}{more}",
-        rows=len(faults),
-    )
+SECONDS_A_LINE = 10.0
+"""How often the log tells how far it is."""
 
 
-def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    while batch := list(islice(rows, BATCH)):
-        yield batch
+class _ProgressLine:
+    def __init__(self, rows: int) -> None:
+        self._begin = self._rows = rows
+        self._began = self._said = time.monotonic()
+
+    def advance(self, rows: int) -> None:
+        self._rows += rows
+        now = time.monotonic()
+        if now - self._said >= SECONDS_A_LINE:
+            self._said = now
+            pace = (self._rows - self._begin) / (now - self._began)
+            print(f"prepare: {self._rows} rows read, {pace:.0f} rows/s", flush=True)
+
+
+def collect(run: RunConfig, tokenizer: PreTrainedTokenizerBase, journal: Journal, pace: Pace) -> list[Tally]:
+    """Append the rows of all datasets to the journal; returns what was counted of each dataset.
+
+    Raises StageFailure: SOURCE_UNREACHABLE, INVALID_SPEC, or OUT_OF_MEMORY where a worker was killed.
+    """
+    tallies = journal.tallies or [Tally(named.field, named.dataset.source) for named in datasets_of(run)]
+    done = sum(tally.read for tally in tallies)
+    if done:
+        print(f"prepare: going on behind the {done} rows that are done", flush=True)
+    line = _ProgressLine(done)
+    for batch, encoded in _encoded(run, tokenizer, pace, _batches(run, tallies, pace)):
+        tallies[batch.dataset].add(batch, encoded)
+        journal.append(batch, encoded)
+        line.advance(len(batch.rows))
+        rows, tokens = journal.uncommitted
+        if rows >= pace.commit_rows or tokens >= pace.commit_tokens:
+            journal.commit(tallies)
+    return tallies
+
+
+def _batches(run: RunConfig, tallies: list[Tally], pace: Pace) -> Iterator[Batch]:
+    """The rows that are not counted yet, dataset by dataset."""
+    begun = max((number for number, tally in enumerate(tallies) if tally.read), default=0)
+    for number, named in enumerate(datasets_of(run)):
+        # Rows are counted in order: with one of a later dataset, all of this one are.
+        if number >= begun:
+            rows = islice(rows_of(run, named), tallies[number].read, None)
+            yield from batched(number, rows, pace.batch_rows)
+
+
+def _encoded(
+    run: RunConfig, tokenizer: PreTrainedTokenizerBase, pace: Pace, batches: Iterator[Batch]
+) -> Iterator[tuple[Batch, EncodedBatch]]:
+    """Each batch with its tokens: the first ones by this process, the rest by workers if there are any."""
+    encoder = BatchEncoder.of(run, tokenizer)
+    own = 0
+    for batch in batches:
+        yield batch, encoder.encode(batch.dataset, batch.rows)
+        own += len(batch.rows)
+        if own >= pace.own_rows and pace.workers > 1:
+            break
+    with ExitStack() as stack:
+        if (first := next(batches, None)) is not None:
+            workers = stack.enter_context(Workers(run, tokenizer, pace.workers))
+            yield from workers.encode(_again(first, batches))
+
+
+def _again(first: Batch, batches: Iterator[Batch]) -> Iterator[Batch]:
+    yield first
+    yield from batches

@@ -41,3 +41,7 @@ class RowError(Exception):
 
 class MisorderedRow(RowError):
     """A row whose turns are not user and model in turn: LLaMA-Factory leaves such rows out and goes on."""
+
+
+class UnreadSystem(MisorderedRow):
+    """A row that opens with a system message which the dataset's tags do not name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from finetune_trainer.prepare.conversation import Conversation, Role, RowError
+from finetune_trainer.prepare.conversation import Conversation, Role, RowError, Turn
 from finetune_trainer.prepare.tokenizer import special_tokens
 from finetune_trainer.templates import CONTENT, Piece, Slot, Template
 
@@ -26,10 +26,15 @@ class Encoder(Protocol):
 class TemplateEncoder:
     """Encodes by a named template: every piece tokenised on its own, as LLaMA-Factory does."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: Template) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, template: Template, *, last_thought_only: bool = False
+    ) -> None:
+        """``last_thought_only`` takes the thoughts out of all answers but the last."""
         self._tokenizer = tokenizer
         self._template = template
+        self._last_thought_only = last_thought_only
         self._special = special_tokens(tokenizer)
+        _set_up(tokenizer)
 
     def encode(self, conversations: Sequence[Conversation]) -> list[list[EncodedTurn] | RowError]:
         """Encode a batch; a named template refuses no conversation."""
@@ -37,19 +42,31 @@ class TemplateEncoder:
             [self._spell(conversation, index) for index in range(len(conversation.turns))]
             for conversation in conversations
         ]
-        texts = [text for turns in spelled for pieces in turns for text in pieces]
-        ids = iter(self._tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else iter(())
+        # Equal pieces, such as system prompts, are tokenised once.
+        texts = list(dict.fromkeys(text for turns in spelled for pieces in turns for text in pieces))
+        ids = dict(zip(texts, _ids(self._tokenizer, texts), strict=True))
         encoded: list[list[EncodedTurn] | RowError] = []
         for turns in spelled:
-            messages = [[token for _ in pieces for token in next(ids)] for pieces in turns]
+            messages = [[token for piece in pieces for token in ids[piece]] for pieces in turns]
             encoded.append(list(zip(messages[::2], messages[1::2], strict=True)))
         return encoded
+
+    def header(self) -> list[int]:
+        """Tokens between a user's text and the answer."""
+        pieces = list(self._template.user)
+        place = next(index for index, piece in enumerate(pieces) if isinstance(piece, str) and CONTENT in piece)
+        rest = (str(pieces[place]).partition(CONTENT)[2], *pieces[place + 1 :])
+        return [
+            token for text in self._filled(rest, "") for token in self._tokenizer.encode(text, add_special_tokens=False)
+        ]
 
     def _spell(self, conversation: Conversation, index: int) -> list[str]:
         turn, template = conversation.turns[index], self._template
         pieces, content = self._opening(conversation) if index == 0 else ([], turn.content)
         if turn.role is Role.USER:
             return pieces + self._filled(template.user, content)
+        if self._last_thought_only and index < len(conversation.turns) - 1:
+            return pieces + self._filled(template.assistant, template.without_thought(content))
         thought = template.empty_thought(content)
         return pieces + ([thought] if thought else []) + self._filled(template.assistant, content)
 
@@ -70,6 +87,9 @@ class TemplateEncoder:
         return piece.replace(CONTENT, content, 1) if isinstance(piece, str) else self._special.get(piece, "")
 
 
+_PROBE = "7f3a"
+
+
 class UnstableTemplate(RowError):
     """The model's chat template spells earlier turns otherwise once more turns follow, so no span can be told apart."""
 
@@ -79,6 +99,7 @@ class ChatTemplateEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
+        _set_up(tokenizer)
 
     def encode(self, conversations: Sequence[Conversation]) -> list[list[EncodedTurn] | RowError]:
         """Encode a batch."""
@@ -86,6 +107,14 @@ class ChatTemplateEncoder:
         texts = ["".join(found) for found in spans if not isinstance(found, RowError)]
         encoded = iter(self._tokens_with_starts(texts))
         return [found if isinstance(found, RowError) else _cut(found, next(encoded)) for found in spans]
+
+    def header(self) -> list[int]:
+        """Tokens between a user's text and the answer; none where the template refuses a lone question."""
+        spans = self._spans(Conversation((Turn(Role.USER, _PROBE), Turn(Role.ASSISTANT, _PROBE))))
+        if isinstance(spans, RowError):
+            return []
+        ids: list[int] = self._tokenizer.encode(spans[0].rpartition(_PROBE)[2], add_special_tokens=False)
+        return ids
 
     def _spans(self, conversation: Conversation) -> list[str] | RowError:
         """Text of prompt, answer, prompt, answer... whose concatenation is the whole rendering."""
@@ -116,11 +145,20 @@ class ChatTemplateEncoder:
         return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate))
 
     def _tokens_with_starts(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
-        if not texts:
-            return []
-        encoded = self._tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-        starts = [[start for start, _ in offsets] for offsets in encoded["offset_mapping"]]
-        return list(zip(encoded["input_ids"], starts, strict=True))
+        encodings = self._tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+        return [(encoding.ids, [start for start, _ in encoding.offsets]) for encoding in encodings]
+
+
+def _set_up(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have no text cut nor padded, whatever tokenizer.json says: transformers sets it at every call of its own."""
+    tokenizer([""], add_special_tokens=False)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    if not tokenizer.is_fast:
+        return [list(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
+    # transformers' own call takes half as long again, for attention masks and the like.
+    return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)]
 
 
 def _cut(spans: list[str], tokens: tuple[list[int], list[int]]) -> list[EncodedTurn]:

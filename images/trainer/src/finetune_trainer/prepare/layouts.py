@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 from finetune_operator.api.dataset import Columns, Dataset, Format, Tags
-from finetune_trainer.prepare.conversation import Conversation, MisorderedRow, Role, RowError, Turn
+from finetune_trainer.prepare.conversation import Conversation, MisorderedRow, Role, RowError, Turn, UnreadSystem
+from finetune_trainer.prepare.foreign_rows import NO_TOOLS, is_tagged_preference, meant_format, preference_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,38 +18,54 @@ class _Names:
     role: str
     content: str
     roles: Mapping[str, Role]
+    tool_roles: Set[str]
+    """Roles of a tool's call or result."""
 
 
 def conversation_of(row: Any, dataset: Dataset) -> Conversation:
     """Read one row. Raises RowError, or its subclass MisorderedRow, where it cannot be trained on."""
     if not isinstance(row, dict):
-        raise RowError(f"is {_kind(row)}, expected an object")
+        raise RowError(f"is {_kind(row)}, expected an object; write each row as {{...}}")
     columns = dataset.columns or Columns()
     if row.get(columns.tools or "tools"):
-        raise RowError(
-            f"has tools in column {columns.tools or 'tools'!r}, which this version cannot train on; remove it"
-        )
-    if dataset.format is Format.ALPACA:
-        return _alpaca(row, columns)
-    return _messages(row, columns, _names(dataset))
+        column = columns.tools or "tools"
+        raise RowError(f"has tools in column {column!r}: {NO_TOOLS}, or set the dataset's columns.tools to (none)")
+    if is_tagged_preference(row):
+        raise RowError(str(preference_problem(row)))
+    try:
+        if dataset.format is Format.ALPACA:
+            _refuse_other_format(row, columns.response or "output", Format.ALPACA)
+            return _alpaca(row, columns)
+        names = _names(dataset)
+        _refuse_other_format(row, names.messages, dataset.format)
+        return _messages(row, columns, names)
+    except RowError as error:
+        if (preference := preference_problem(row)) is not None:
+            raise RowError(preference) from error
+        raise
 
 
 def _names(dataset: Dataset) -> _Names:
     columns, tags = dataset.columns or Columns(), dataset.tags or Tags()
     if dataset.format is Format.MESSAGES:
-        return _Names(columns.messages or "messages", "role", "content", {role.value: role for role in Role})
+        roles = {role.value: role for role in Role}
+        return _Names(columns.messages or "messages", "role", "content", roles, {"tool", "function"})
+    # Where tags are set, LLaMA-Factory knows no tool roles but those that they name, and drops rows with others.
+    usual = Tags(observation="observation", function="function_call") if dataset.tags is None else tags
+    tool_roles = {role for role in (usual.observation, usual.function) if role}
     roles = {
         tags.system or "system": Role.SYSTEM,
         tags.user or "human": Role.USER,
         tags.assistant or "gpt": Role.ASSISTANT,
     }
-    return _Names(columns.messages or "conversations", tags.role or "from", tags.content or "value", roles)
+    messages = columns.messages or "conversations"
+    return _Names(messages, tags.role or "from", tags.content or "value", roles, tool_roles)
 
 
 def _messages(row: dict[str, Any], columns: Columns, names: _Names) -> Conversation:
-    messages = _column(row, names.messages)
+    messages = _list(_column(row, names.messages))
     if not isinstance(messages, list):
-        raise RowError(f"column {names.messages!r} is {_kind(messages)}, expected a list of messages")
+        raise RowError(f"column {names.messages!r} is {_kind(messages)}, expected a list of messages; correct it")
     turns = [_turn(message, f"{names.messages}[{index}]", names) for index, message in enumerate(messages)]
     system = (_optional_text(row, columns.system) or None) if columns.system else None
     if turns and turns[0].role is Role.SYSTEM:
@@ -58,28 +76,42 @@ def _messages(row: dict[str, Any], columns: Columns, names: _Names) -> Conversat
 
 def _turn(message: Any, where: str, names: _Names) -> Turn:
     if not isinstance(message, dict):
-        raise RowError(f"{where} is {_kind(message)}, expected an object with {names.role!r} and {names.content!r}")
+        raise RowError(
+            f"{where} is {_kind(message)}, expected an object with {names.role!r} and {names.content!r}; correct it"
+        )
     role, content = _column(message, names.role, where), _column(message, names.content, where)
+    if message.get("tool_calls") or role in names.tool_roles:
+        found = "has tool_calls" if message.get("tool_calls") else f"is of role {role}, a tool's"
+        raise RowError(f"{where} {found}: {NO_TOOLS}")
     if not isinstance(content, str):
-        raise RowError(f"{where}.{names.content} is {_kind(content)}, expected a string")
+        raise RowError(
+            f"{where}.{names.content} is {_kind(content)}, expected a string; write the text, or remove the row"
+        )
     known = names.roles.get(role) if isinstance(role, str) else None
     if known is None:
-        raise MisorderedRow(f"{where}.{names.role} is {role!r}, expected one of {', '.join(names.roles)}")
+        is_system = role == Role.SYSTEM.value and where.endswith("[0]")
+        raise (UnreadSystem if is_system else MisorderedRow)(
+            f"{where}.{names.role} is {role!r}, expected one of {', '.join(names.roles)}; correct it, or set the dataset's tags"
+        )
     return Turn(known, content)
 
 
 def _check_order(turns: list[Turn], where: str, first: int) -> None:
     if not turns:
-        raise MisorderedRow(f"{where} has no message of a user, expected user and assistant in turn")
+        raise MisorderedRow(
+            f"{where} has no message of a user, expected user and assistant in turn; add them, or remove the row"
+        )
     for index, turn in enumerate(turns):
         expected = Role.ASSISTANT if index % 2 else Role.USER
         if turn.role is not expected:
             raise MisorderedRow(
                 f"{where}[{first + index}] is of role {turn.role.value}, expected {expected.value}: after an optional "
-                "system message, user and assistant speak in turn"
+                "system message, user and assistant speak in turn; reorder or remove the row"
             )
     if len(turns) % 2:
-        raise MisorderedRow(f"{where} ends with a message of the user, expected the assistant's answer")
+        raise MisorderedRow(
+            f"{where} ends with a message of the user, expected the assistant's answer; add it, or remove the row"
+        )
 
 
 def _alpaca(row: dict[str, Any], columns: Columns) -> Conversation:
@@ -88,37 +120,52 @@ def _alpaca(row: dict[str, Any], columns: Columns) -> Conversation:
     further = _optional_text(row, columns.query or "input")
     output = _column(row, columns.response or "output")
     if output is None:
-        raise MisorderedRow(f"column {columns.response or 'output'!r} is null, expected the answer")
+        raise MisorderedRow(
+            f"column {columns.response or 'output'!r} is null, expected the answer; add it, or remove the row"
+        )
     if not isinstance(output, str):
-        raise RowError(f"column {columns.response or 'output'!r} is {_kind(output)}, expected a string")
+        raise RowError(
+            f"column {columns.response or 'output'!r} is {_kind(output)}, expected a string; write it in quotes"
+        )
     question = "\n".join(part for part in (instruction, further) if part)
     turns = [*_history(row, columns.history or "history"), Turn(Role.USER, question), Turn(Role.ASSISTANT, output)]
     return Conversation(tuple(turns), _optional_text(row, columns.system or "system") or None)
 
 
 def _history(row: dict[str, Any], column: str) -> list[Turn]:
-    pairs = row.get(column) or []
+    pairs = _list(row.get(column)) or []
     if not isinstance(pairs, list):
-        raise RowError(f"column {column!r} is {_kind(pairs)}, expected a list of [question, answer] pairs")
+        raise RowError(f"column {column!r} is {_kind(pairs)}, expected a list of [question, answer] pairs; correct it")
     turns: list[Turn] = []
     for index, pair in enumerate(pairs):
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
-            raise RowError(f"{column}[{index}] is not a pair of strings, expected [question, answer]")
+            raise RowError(f"{column}[{index}] is not a pair of strings, expected [question, answer]; correct it")
         turns += [Turn(Role.USER, pair[0]), Turn(Role.ASSISTANT, pair[1])]
     return turns
 
 
 def _column(row: dict[str, Any], name: str, where: str = "") -> Any:
-    if name not in row:
-        found = ", ".join(sorted(map(str, row))) or "nothing"
-        raise RowError(f"{where or 'the row'} has no {name!r}, found {found}; set the dataset's columns or tags")
-    return row[name]
+    if name in row:
+        return row[name]
+    raise RowError(f"{where or 'the row'} has no {name!r}, found {_names_in(row)}; set the dataset's columns or tags")
+
+
+def _refuse_other_format(row: dict[str, Any], column: str, usual: Format) -> None:
+    meant = None if column in row else meant_format(row)
+    if meant is not None and meant is not usual:
+        raise RowError(
+            f"the row has no {column!r}, found {_names_in(row)}; this looks like format {meant}: set the dataset's format"
+        )
+
+
+def _names_in(row: dict[str, Any]) -> str:
+    return ", ".join(sorted(map(str, row))[:_SHOWN_COLUMNS]) or "nothing"
 
 
 def _nullable_text(row: dict[str, Any], name: str) -> str | None:
     value = _column(row, name)
     if value is not None and not isinstance(value, str):
-        raise RowError(f"column {name!r} is {_kind(value)}, expected a string")
+        raise RowError(f"column {name!r} is {_kind(value)}, expected a string; write it in quotes")
     return value
 
 
@@ -126,6 +173,17 @@ def _optional_text(row: dict[str, Any], name: str) -> str | None:
     return _nullable_text(row, name) if name in row else None
 
 
+def _list(value: Any) -> Any:
+    """The value; a list that stands as JSON in a cell, which is all that CSV can hold, as the list."""
+    if not (isinstance(value, str) and value.lstrip().startswith("[")):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise RowError(f"holds a list that is malformed JSON ({error}), expected [...]; correct it") from error
+
+
+_SHOWN_COLUMNS = 12
 _KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
 
 

@@ -2,103 +2,67 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import io
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-SUFFIXES = (".jsonl", ".json", ".parquet")
+from finetune_trainer.prepare.csv_rows import csv_rows
+from finetune_trainer.prepare.file_kind import SUFFIXES, Kind, UnreadableError, holds_rows, kind_of, opened
+from finetune_trainer.prepare.json_array import array_rows
+from finetune_trainer.prepare.json_rows import line_rows
+from finetune_trainer.prepare.rows import Place, Row
 
+__all__ = ["SUFFIXES", "Place", "Row", "fill_placeholders", "holds_rows", "read_rows"]
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a row stands. Shown as file:LINE, or file[ELEMENT] for a list or table (elements count from 0)."""
-
-    file: str
-    number: int
-    is_line: bool = True
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.number}" if self.is_line else f"{self.file}[{self.number}]"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row as it was read, or what is wrong with its text."""
-
-    place: Place
-    value: Any = None
-    problem: str | None = None
+_TEXT: Mapping[Kind, Callable[[io.BufferedReader, str], Iterator[Row]]] = {
+    Kind.LINES: line_rows,
+    Kind.ARRAY: array_rows,
+    Kind.CSV: csv_rows,
+}
 
 
 def read_rows(path: Path, shown_as: str) -> Iterator[Row]:
-    """Rows of a JSON Lines, JSON (one array) or Parquet file; ``shown_as`` is its name in messages.
+    """Rows of a JSON Lines, JSON (one array), CSV, Parquet or Arrow file, also compressed with gzip or zstd.
 
-    JSON Lines and a JSON array are told apart by their first character, as their suffixes are often swapped.
+    Memory stays flat whatever the file's size. ``shown_as`` is its name in messages. Nothing is raised for what is
+    wrong inside the file: that is a row with a problem.
     """
-    if path.suffix == ".parquet":
-        yield from _parquet_rows(path, shown_as)
-    elif _first_character(path) == b"[":
-        yield from _array_rows(path, shown_as)
-    else:
-        yield from _line_rows(path, shown_as)
-
-
-def _first_character(path: Path) -> bytes:
-    with path.open("rb") as file:
-        while block := file.read(4096):
-            stripped = block.removeprefix(b"\xef\xbb\xbf").lstrip()
-            if stripped:
-                return stripped[:1]
-    return b""
-
-
-def _line_rows(path: Path, shown_as: str) -> Iterator[Row]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            text = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).strip()
-            if text:
-                yield _parsed(text, Place(shown_as, number))
-
-
-def _parsed(text: bytes, place: Place) -> Row:
+    last = Place(shown_as, 0)
     try:
-        return Row(place, json.loads(text.decode("utf-8")))
-    except UnicodeDecodeError as error:
-        return Row(place, problem=f"is not UTF-8 at byte {error.start} of the line; save the file as UTF-8")
-    except json.JSONDecodeError as error:
-        return Row(
-            place,
-            problem=f"malformed JSON at column {error.colno} ({error.msg}), expected one object a line, or one array",
+        with opened(path) as stream:
+            for row in _rows(stream, kind_of(stream, path.name), shown_as):
+                last = row.place
+                yield row
+    except UnreadableError as error:
+        yield Row(Place(shown_as, 1), problem=str(error))
+    # A damaged gzip file ends in any of these; zstd's library and the disk say OSError.
+    except (EOFError, zlib.error, OSError) as error:
+        yield Row(
+            Place(shown_as, last.number + 1, last.is_line),
+            problem=f"the file cannot be read from here on ({error}), expected a whole one; copy it again",
         )
 
 
-def _array_rows(path: Path, shown_as: str) -> Iterator[Row]:
-    try:
-        elements = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        yield Row(Place(shown_as, 1), problem=f"is not UTF-8 at byte {error.start} of the file; save it as UTF-8")
+def _rows(stream: io.BufferedReader, kind: Kind, shown_as: str) -> Iterator[Row]:
+    if (read := _TEXT.get(kind)) is not None:
+        yield from read(stream, shown_as)
         return
-    except json.JSONDecodeError as error:
-        yield Row(Place(shown_as, error.lineno), problem=f"malformed JSON at column {error.colno} ({error.msg})")
+    # Imported late: it takes its time, and most rows are text.
+    from finetune_trainer.prepare.table_rows import arrow_file_rows, arrow_stream_rows, parquet_rows
+
+    if kind is Kind.ARROW_STREAM:
+        yield from arrow_stream_rows(stream, shown_as)
         return
-    for number, element in enumerate(elements):
-        yield Row(Place(shown_as, number, is_line=False), element)
-
-
-def _parquet_rows(path: Path, shown_as: str) -> Iterator[Row]:
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
-
-    number = 0
-    try:
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1000):
-            for value in batch.to_pylist():
-                yield Row(Place(shown_as, number, is_line=False), value)
-                number += 1
-    except pyarrow.ArrowInvalid as error:
-        yield Row(Place(shown_as, number, is_line=False), problem=f"is not a readable Parquet file: {error}")
+    with tempfile.TemporaryFile() as unpacked:
+        if not isinstance(stream.raw, io.FileIO):
+            # Such a table is read from its end, which a compressed stream has to be unpacked for.
+            shutil.copyfileobj(stream, unpacked)
+        table = stream if isinstance(stream.raw, io.FileIO) else unpacked
+        yield from (parquet_rows if kind is Kind.PARQUET else arrow_file_rows)(table, shown_as)
 
 
 def fill_placeholders(value: Any, placeholders: dict[str, str]) -> Any:

@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from finetune_operator.api.outcome import Figure
-from finetune_trainer.prepare.collect import Collected
-from finetune_trainer.sequences import IGNORED
-from finetune_trainer.store import StoredRow
+import numpy as np
+from numpy.typing import NDArray
 
-MOST_DROPPED = 10_000
-"""Dropped rows that the report names; the rest is counted."""
+from finetune_operator.api.outcome import Figure
+from finetune_operator.api.run import RunConfig
+from finetune_trainer.prepare.cautions import warnings_of
+from finetune_trainer.prepare.compatibility import counted
+from finetune_trainer.prepare.parts import Positions
+from finetune_trainer.prepare.tally import MOST_DROPPED, Tally
+from finetune_trainer.store import Table
 
 
 def build_report(
-    collections: Sequence[Collected], train: Sequence[StoredRow], evaluation: Sequence[StoredRow], sequences: int
+    run: RunConfig, tallies: Sequence[Tally], table: Table, train: Positions, evaluation: Positions, sequences: int
 ) -> dict[str, Any]:
     """The report: totals of what is trained on, dropped rows by place, lengths, and the share of each dataset."""
-    dropped = [place for collected in collections for place in collected.dropped]
+    lengths = table["length"][train]
+    dropped = [place for tally in tallies for place in tally.dropped.first]
     return {
-        **_totals(train),
+        "rows": int((lengths > 0).sum()),
+        "tokens": int(lengths.sum(dtype=np.int64)),
+        "trainedTokens": int(table["trained"][train].sum(dtype=np.int64)),
         "sequences": sequences,
-        "evaluationRows": len(evaluation),
-        "dropped": len(dropped),
-        "truncated": sum(collected.truncated for collected in collections),
-        "lengths": _histogram(train),
-        "datasets": [
-            {
-                "source": collected.source,
-                **_totals([row for row in collected.rows if row is not None]),
-                "dropped": len(collected.dropped),
-                "truncated": collected.truncated,
-            }
-            for collected in collections
-        ],
+        "evaluationRows": int((table["length"][evaluation] > 0).sum()),
+        "dropped": sum(tally.dropped.count for tally in tallies),
+        "truncated": sum(tally.truncated for tally in tallies),
+        **_compatibility(run, tallies),
+        "warnings": warnings_of(run, tallies, table, train, evaluation, sequences),
+        "lengths": _histogram(lengths[lengths > 0]),
+        "datasets": [_dataset(tally) for tally in tallies],
         "droppedRows": dropped[:MOST_DROPPED],
     }
+
+
+def _compatibility(run: RunConfig, tallies: Sequence[Tally]) -> dict[str, Any]:
+    if not run.spec.tokenization.is_llama_factory:
+        return {}
+    return {"compatibility": counted(tally.compatibility for tally in tallies)}
 
 
 def figures(report: dict[str, Any]) -> dict[str, Figure]:
@@ -47,15 +52,20 @@ def figures(report: dict[str, Any]) -> dict[str, Figure]:
     }
 
 
-def _totals(rows: Sequence[StoredRow]) -> dict[str, int]:
+def _dataset(tally: Tally) -> dict[str, Any]:
     return {
-        "rows": len(rows),
-        "tokens": sum(len(row.input_ids) for row in rows),
-        "trainedTokens": sum(int((row.labels != IGNORED).sum()) for row in rows),
+        "source": tally.source,
+        "rows": tally.rows,
+        "tokens": tally.tokens,
+        "trainedTokens": tally.trained,
+        "dropped": tally.dropped.count,
+        "truncated": tally.truncated,
+        "truncatedShare": round(tally.truncated / tally.rows, 4) if tally.rows else 0.0,
     }
 
 
-def _histogram(rows: Sequence[StoredRow]) -> list[dict[str, int]]:
+def _histogram(lengths: NDArray[np.int32]) -> list[dict[str, int]]:
     """Rows by length; each bin reaches up to a power of two, inclusive."""
-    bins = Counter(max(16, 1 << (len(row.input_ids) - 1).bit_length()) for row in rows)
-    return [{"upTo": limit, "rows": bins[limit]} for limit in sorted(bins)]
+    limits = 2 ** np.arange(4, 31)
+    counts = np.bincount(np.searchsorted(limits, lengths), minlength=len(limits))
+    return [{"upTo": int(limit), "rows": int(rows)} for limit, rows in zip(limits, counts, strict=True) if rows]

@@ -4,129 +4,104 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.run import RunConfig
 from finetune_operator.api.tokenization import Packing
 from finetune_operator.api.training import Evaluation
-from finetune_trainer.prepare.collect import Collected, Collector, Rules, refuse_faults
-from finetune_trainer.prepare.encoders import ChatTemplateEncoder, Encoder, TemplateEncoder
-from finetune_trainer.prepare.packing import longest_row, pack
+from finetune_trainer.prepare.collect import Pace, collect
+from finetune_trainer.prepare.job_template import set_up_tokenizer
+from finetune_trainer.prepare.journal import Journal
+from finetune_trainer.prepare.packing import longest_row
+from finetune_trainer.prepare.parts import Positions, tokens_hash, write_part
 from finetune_trainer.prepare.report import build_report
-from finetune_trainer.prepare.sources import NamedDataset
 from finetune_trainer.prepare.split import split_rows
-from finetune_trainer.prepare.tokenizer import apply_template, fix_padding
-from finetune_trainer.store import StoredRow
-from finetune_trainer.templates import TEMPLATES, Template
+from finetune_trainer.prepare.tally import Tally, refuse_faults
+from finetune_trainer.store import EVALUATION, TRAIN, Table, read_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Rows to train or to evaluate on, and the sequences that they share, as indices of the rows."""
-
-    rows: list[StoredRow]
-    sequences: list[list[int]]
+__all__ = ["Tokenised", "set_up_tokenizer", "tokenise"]
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenised:
-    """Everything that prepare makes of the datasets."""
+    """What prepare made of the datasets, beside the files of the store."""
 
-    train: Part
-    evaluation: Part
     files: list[str]
     """What ``StoredRow.file`` counts."""
+    has_evaluation: bool
+    tokens_hash: str
     report: dict[str, Any]
 
 
-def template_of(run: RunConfig) -> Template | None:
-    """The named template, or None where the job uses the model's own."""
-    return TEMPLATES.get(run.spec.tokenization.template)
+def tokenise(
+    run: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    input_hash: str = "",
+    pace: Pace | None = None,
+) -> Tokenised:
+    """Read, check, encode, split and pack, with a tokenizer that is set up; the store's files are left in ``folder``.
 
+    Goes on with what a killed prepare of the same ``input_hash`` left there.
 
-def set_up_tokenizer(tokenizer: PreTrainedTokenizerBase, template: Template | None) -> None:
-    """Make the model's tokenizer the job's. Raises StageFailure where the template does not suit it."""
-    if template is not None:
-        apply_template(tokenizer, template)
-    fix_padding(tokenizer)
-
-
-def tokenise(run: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Tokenised:
-    """Read, check, encode, split and pack, with a tokenizer that is set up.
-
-    Raises StageFailure: INVALID_SPEC, SOURCE_UNREACHABLE or INVALID_DATA.
+    Raises StageFailure: INVALID_SPEC, SOURCE_UNREACHABLE or INVALID_DATA; OUT_OF_MEMORY where a worker was killed.
     """
-    template = template_of(run)
-    encoder: Encoder = ChatTemplateEncoder(tokenizer) if template is None else TemplateEncoder(tokenizer, template)
-    longest = longest_row(run.spec.tokenization.cutoff_len, packed=_is_packed(run))
-    closing = tokenizer.eos_token_id if template is not None and template.ends_once else None
-    rules = Rules(run.spec.tokenization, longest, drops_misordered=template is not None, closing=closing)
-    collector = Collector(run, encoder, rules)
-    collections = [collector.collect(named) for named in datasets_of(run)]
-    refuse_faults(collections)
-    train, evaluation = _divide(run, collections)
-    sequences = _sequences(run, train)
-    return Tokenised(
-        Part(train, sequences),
-        Part(evaluation, _sequences(run, evaluation)),
-        collector.files,
-        build_report(collections, train, evaluation, len(sequences)),
-    )
+    with Journal(folder, input_hash) as journal:
+        tallies = collect(run, tokenizer, journal, pace or Pace())
+    refuse_faults(tallies)
+    table = read_table(folder)
+    train, evaluation = _divide(run, tallies, table)
+    sequences = [
+        write_part(folder / name, order, table["length"], _capacity(run))
+        for name, order in ((TRAIN, train), (EVALUATION, evaluation))
+        if len(order)
+    ]
+    report = build_report(run, tallies, table, train, evaluation, sequences[0])
+    return Tokenised(journal.files, len(sequences) > 1, tokens_hash(folder), report)
 
 
-def datasets_of(run: RunConfig) -> list[NamedDataset]:
-    """Everything that rows come from: the datasets, then the one to evaluate on, if there is one."""
-    named = [NamedDataset(f"spec.datasets[{index}]", dataset) for index, dataset in enumerate(run.spec.datasets)]
-    evaluation = _evaluation_dataset(run)
-    return named if evaluation is None else [*named, evaluation]
+def _capacity(run: RunConfig) -> int | None:
+    rules = run.spec.tokenization
+    return None if rules.packing is Packing.NONE else longest_row(rules.cutoff_len, packed=True)
 
 
-def _evaluation_dataset(run: RunConfig) -> NamedDataset | None:
-    if run.spec.evaluation is None or run.spec.evaluation.dataset is None:
-        return None
-    return NamedDataset("spec.evaluation.dataset", run.spec.evaluation.dataset)
-
-
-def _is_packed(run: RunConfig) -> bool:
-    return run.spec.tokenization.packing is not Packing.NONE
-
-
-def _sequences(run: RunConfig, rows: Sequence[StoredRow]) -> list[list[int]]:
-    if not _is_packed(run):
-        return [[index] for index in range(len(rows))]
-    return pack([len(row.input_ids) for row in rows], longest_row(run.spec.tokenization.cutoff_len, packed=True))
-
-
-def _divide(run: RunConfig, collections: Sequence[Collected]) -> tuple[list[StoredRow], list[StoredRow]]:
+def _divide(run: RunConfig, tallies: Sequence[Tally], table: Table) -> tuple[Positions, Positions]:
     """Rows to train and to evaluate on. Dropped rows count for the split, as they do in LLaMA-Factory."""
-    held_out = collections[-1].rows if _evaluation_dataset(run) is not None else []
-    training = collections[: len(run.spec.datasets)]
-    rows = [row for collected in training for row in collected.rows]
-    chosen: Sequence[int] = range(len(rows))
-    held_back: Sequence[int] = ()
+    count = sum(tally.read for tally in tallies[: len(run.spec.datasets)])
+    train, evaluation = np.arange(count), np.arange(count, len(table))
     if run.spec.evaluation is not None and run.spec.evaluation.dataset is None:
-        chosen, held_back = _split(len(rows), run.spec.evaluation, run.spec.training.seed)
-    train = [row for index in chosen if (row := rows[index]) is not None]
-    evaluation = [row for row in [*(rows[index] for index in held_back), *held_out] if row is not None]
-    if not train:
+        train, evaluation = _split(count, run.spec.evaluation, run.spec.training.seed)
+    _refuse_nothing_left(run, tallies, table, train, evaluation)
+    return train, evaluation
+
+
+def _refuse_nothing_left(
+    run: RunConfig, tallies: Sequence[Tally], table: Table, train: Positions, evaluation: Positions
+) -> None:
+    places = "; ".join(place for tally in tallies[: len(run.spec.datasets)] for place in tally.dropped.first[:5])
+    if not table["length"][train].any():
+        raise StageFailure(ExitCode.INVALID_DATA, f"spec.datasets: no row is left to train on. {places}")
+    if not table["trained"][train].any():
         raise StageFailure(
             ExitCode.INVALID_DATA,
-            "spec.datasets: no row is left to train on. "
-            + "; ".join(place for collected in training for place in collected.dropped[:5]),
+            f"spec.datasets: none of the tokens of {int((table['length'][train] > 0).sum())} rows is left to learn within "
+            f"cutoffLen {run.spec.tokenization.cutoff_len}; raise tokenization.cutoffLen, or shorten the prompts. {places}",
         )
-    if run.spec.evaluation is not None and not evaluation:
+    if run.spec.evaluation is not None and not table["length"][evaluation].any():
         raise StageFailure(
             ExitCode.INVALID_DATA,
             "spec.evaluation: no row is left to evaluate on; give a larger fraction, or a dataset with usable rows.",
         )
-    return train, evaluation
 
 
-def _split(count: int, evaluation: Evaluation, seed: int) -> tuple[Sequence[int], Sequence[int]]:
+def _split(count: int, evaluation: Evaluation, seed: int) -> tuple[Positions, Positions]:
     field, share = ("rows", evaluation.rows) if evaluation.rows is not None else ("fraction", evaluation.fraction)
     try:
         return split_rows(count, evaluation.rows or float(evaluation.fraction or "0"), seed)

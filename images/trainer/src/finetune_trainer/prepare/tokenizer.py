@@ -23,21 +23,22 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
-def apply_template(tokenizer: PreTrainedTokenizerBase, template: Template) -> None:
+def apply_template(tokenizer: PreTrainedTokenizerBase, template: Template, *, adds_tokens: bool = False) -> None:
     """Give the tokenizer the template's special tokens and chat template.
 
-    Raises StageFailure where the tokenizer does not know the token that ends an answer.
+    Raises StageFailure where the tokenizer does not know the token that ends an answer; ``adds_tokens`` adds it instead, and
+    the others that end one, as LLaMA-Factory does.
     """
     known = tokenizer.get_vocab()
-    stops = [word for word in template.stop_words if word in known]
-    if template.stop_words and template.stop_words[0] not in known:
+    stops = [word for word in template.stop_words if adds_tokens or word in known]
+    if template.stop_words and template.stop_words[0] not in stops:
         raise StageFailure(
             ExitCode.INVALID_SPEC,
             f"spec.tokenization.template: {template.name} ends an answer with {template.stop_words[0]}, which the model's "
             "tokenizer does not know; use Auto, or the template of the model's family.",
         )
     if template.replaces_eos:
-        tokenizer.eos_token = stops.pop(0)
+        tokenizer.add_special_tokens({"eos_token": stops.pop(0)})
     if stops:
         tokenizer.add_special_tokens({"additional_special_tokens": stops}, replace_extra_special_tokens=False)
     tokenizer.chat_template = to_jinja(template, special_tokens(tokenizer))

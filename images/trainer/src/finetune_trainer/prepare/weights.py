@@ -39,6 +39,15 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     raise WeightsError([f"{SINGLE} is missing ({found}); convert the weights to safetensors"])
 
 
+def file_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of one file. Raises WeightsError."""
+    problems: list[str] = []
+    shapes = _file_shapes(path, problems)
+    if problems:
+        raise WeightsError(problems)
+    return shapes
+
+
 def embedding_rows(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """Rows of the input embedding, or None where no tensor has a name that is known for it."""
     return next((shape[0] for name, shape in shapes.items() if name.endswith(_EMBEDDINGS)), None)
@@ -46,11 +55,16 @@ def embedding_rows(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
 
 def _indexed_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     try:
-        weight_map: dict[str, str] = json.loads((folder / INDEX).read_bytes())["weight_map"]
+        index = json.loads((folder / INDEX).read_bytes())
+        weight_map: dict[str, str] = dict(index["weight_map"])
+        # transformers loads no index without it, whatever it holds.
+        dict(index["metadata"])
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError([f"{INDEX} is damaged ({error!r}); copy the model again"]) from error
     problems: list[str] = []
     shapes: dict[str, tuple[int, ...]] = {}
+    if outside := sorted(str(name) for name in weight_map.values() if Path(str(name)).name != name):
+        raise WeightsError([f"{INDEX} names {outside[0]!r}, expected files beside it; copy the model again"])
     for name in sorted(set(weight_map.values())):
         held = _file_shapes(folder / name, problems)
         promised = {tensor for tensor, file in weight_map.items() if file == name}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 
 
@@ -51,3 +52,10 @@ class Template:
         if self.thought is None or any(word.strip() in answer for word in self.thought):
             return ""
         return "".join(self.thought)
+
+    def without_thought(self, answer: str) -> str:
+        """``answer`` without its thoughts; as it is where the template knows none."""
+        if self.thought is None:
+            return answer
+        begin, end = map(re.escape, self.thought)
+        return re.sub(f"{begin}.*?{end}", "", answer, flags=re.DOTALL).lstrip("\n")
