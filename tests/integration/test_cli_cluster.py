@@ -77,7 +77,7 @@ def run_pod(world: Cluster, name: str, job: str, stage: str, command: list[str],
         world, "create", "-f", "-", document={"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
     )
     phase = lambda: kubectl(world, "get", "pod", name, "-o", "jsonpath={.status.phase}")  # noqa: E731
-    eventually(lambda: phase() in ("Running", "Succeeded"), message=f"pod {name} runs")
+    eventually(lambda: phase() in ("Running", "Succeeded", "Failed"), message=f"pod {name} runs")
 
 
 def printing(*lines: str) -> list[str]:
@@ -308,6 +308,34 @@ def test_followed_logs_come_as_they_are_written(
     eventually(lambda: output() == ["first"])
     kubectl(world, "delete", "pod", "followed-train-0", "--wait=false")
     eventually(lambda: output() == ["first", "second"])
+    write_status(world, "followed", condition("Trained", "True", "Succeeded"))
+    following.join(timeout=30)
+    assert not following.is_alive()
+
+
+def test_followed_logs_go_on_with_the_next_attempt_until_training_is_over(
+    world: Cluster, finetune: Finetune, capfd: pytest.CaptureFixture[str]
+) -> None:
+    create(world, "restarted")
+    attempt = {names.ATTEMPT_LABEL: "0"}
+    run_pod(world, "restarted-train-0", "restarted", "train", ["sh", "-c", "echo step 1/9; exit 1"], **attempt)
+    write_status(world, "restarted", condition("Trained", "Unknown", "Retrying"))
+    seen = {"out": "", "err": ""}
+    following = threading.Thread(target=lambda: finetune("logs", "restarted", "-f", "--tail", "5"))
+    following.start()
+
+    def output(stream: str) -> str:
+        captured = capfd.readouterr()
+        seen["out"] += captured.out
+        seen["err"] += captured.err
+        return seen[stream]
+
+    eventually(lambda: output("out") == "step 1/9\n")
+    attempt = {names.ATTEMPT_LABEL: "1"}
+    run_pod(world, "restarted-train-1", "restarted", "train", ["sh", "-c", "echo step 2/9; exit 1"], **attempt)
+    eventually(lambda: output("out") == "step 1/9\nstep 2/9\n")
+    assert "--- attempt 1: pod restarted-train-1 ---" in output("err")
+    write_status(world, "restarted", condition("Failed", "True", "RetriesExhausted"))
     following.join(timeout=30)
     assert not following.is_alive()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -16,10 +17,12 @@ from pathlib import Path
 import pytest
 
 from fake_stages import install_fakes
+from finetune_operator.api.delivery import ServingMode
 from finetune_operator.api.run import RunConfig
 from finetune_operator.api.spec import FineTuneJobSpec
-from finetune_operator.cli.local.folder import load_config
-from finetune_operator.cli.local.server import serving_config
+from finetune_operator.cli.errors import CommandError
+from finetune_operator.cli.local.folder import load_config, local_part
+from finetune_operator.cli.local.server import serve_command, serving_config
 from finetune_operator.cli.main import main
 from support_wait import eventually
 from tiny_endpoint import Handler
@@ -175,6 +178,53 @@ def test_an_adapter_alone_is_served_without_a_serving_block(tmp_path: Path) -> N
     again = RunConfig.model_validate_json(serving_config(load_config(folder)).dump())
     assert again.spec.serving is not None
     assert again.spec.serving.mode.value == "Adapter"
+
+
+@pytest.mark.parametrize(("part", "mode"), [("", "Merged"), ("adapter", "Adapter"), ("merged", "Merged")])
+def test_the_adapter_of_a_merged_run_can_be_asked_by_its_folder(tmp_path: Path, part: str, mode: str) -> None:
+    folder = finished_run(tmp_path / "run", method="LoRA", merge={"enabled": True})
+    (folder / part).mkdir(exist_ok=True)
+    asked = local_part(folder / part)
+    assert asked is not None
+    assert asked.root == folder
+    serving = serving_config(load_config(asked.root), asked.mode).spec.serving
+    assert serving is not None
+    assert serving.mode.value == mode
+
+
+def test_a_folder_that_no_run_has_made_is_no_part_of_one(tmp_path: Path) -> None:
+    folder = finished_run(tmp_path / "run")
+    (tmp_path / "adapter").mkdir()
+    assert local_part(tmp_path / "adapter") is None
+    assert local_part(folder / "adapter") is None
+    assert local_part(tmp_path) is None
+
+
+def test_an_adapter_can_be_asked_before_it_is_merged(tmp_path: Path) -> None:
+    folder = finished_run(tmp_path / "run", method="LoRA", merge={"enabled": True})
+    (folder / "result.json").write_text('{"prepare": {}, "train": {}}')
+    command = serve_command(load_config(folder), "127.0.0.1", 1, ServingMode.ADAPTER)
+    assert command[1] == "serve"
+    with pytest.raises(CommandError, match="stage merge is not done yet"):
+        serve_command(load_config(folder), "127.0.0.1", 1)
+
+
+def test_as_json_the_whole_conversation_is_printed(endpoint: str, key: str, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["-m", "Who are you?", "-m", "And then?", "-o", "json"]
+    assert main(["chat", "tuned", "--url", endpoint, "--api-key-file", key, *words]) == 0
+    printed = json.loads(capfd.readouterr().out)
+    assert printed["model"] == "tuned"
+    assert [message["role"] for message in printed["messages"]] == ["user", "assistant"] * 2
+    assert printed["messages"][3]["content"] == "tuned heard 'And then?' after 2"
+
+
+def test_nothing_to_ask_is_told_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished_run(tmp_path / "run")
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main(["chat", str(folder)]) == 1
+    assert capfd.readouterr().err.startswith("error: found nothing to ask: give --message, pipe a question")
 
 
 def test_run_can_serve_what_it_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

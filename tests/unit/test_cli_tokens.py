@@ -82,8 +82,8 @@ def test_hundreds_of_jobs_start_one_trainer(folder: Path, monkeypatch: pytest.Mo
     (call,) = (folder / "calls").read_text().splitlines()
     words = call.split()
     assert words[0] == "tokens"
-    assert words[-3:] == ["--packed", "--render", "--evaluation"]
-    runs = [Path(word).name for word in words[1:-3] if word != "--run"]
+    assert words[1:4] == ["--packed", "--render", "--evaluation"]
+    runs = [Path(word).name for word in words[4:] if word != "--run"]
     assert runs == [f"job-{index}.json" for index in range(200)]
     assert os.listdir(folder / "temporary") == []
 

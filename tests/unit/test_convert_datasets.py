@@ -93,10 +93,20 @@ def test_a_tags_block_without_system_tag_drops_rows_as_llama_factory_does_and_sa
     assert any("tags without system_tag" in note for note in result.notes)
 
 
-def test_the_openai_layout_is_sharegpt_without_added_words(tmp_path: Path) -> None:
+def test_the_openai_layout_is_messages_which_gets_the_words_that_llama_factory_adds(tmp_path: Path) -> None:
     result = convert_entry(tmp_path, {**MESSAGES, "formatting": "openai", "tags": {**TAGS, "system_tag": "system"}})
+    assert {key: dataset_of(result).get(key) for key in ("format", "columns", "tags")} == {
+        "format": "Messages",
+        "columns": {"messages": "messages"},
+        "tags": None,
+    }
+    assert any("detailed thinking off" in note and "is added" in note for note in result.notes)
+
+
+def test_the_openai_layout_with_tags_of_its_own_is_sharegpt_without_added_words(tmp_path: Path) -> None:
+    result = convert_entry(tmp_path, {**MESSAGES, "formatting": "openai", "tags": {**TAGS, "system_tag": "boss"}})
     assert dataset_of(result)["format"] == "ShareGPT"
-    assert any("detailed thinking off" in note for note in result.notes)
+    assert any("is not added here" in note for note in result.notes)
 
 
 # --- sources

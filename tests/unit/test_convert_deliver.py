@@ -132,3 +132,20 @@ def test_two_files_that_train_into_one_folder_leave_open_which_is_meant(tmp_path
 def test_what_a_chat_file_cannot_set_is_noted(key: str, tmp_path: Path) -> None:
     notes = with_delivery(tmp_path, **{key: 64}).notes
     assert any(f"{tmp_path / 'deliver.yaml'}: {key}: " in note for note in notes)
+
+
+def test_a_file_that_goes_on_with_the_adapter_of_another_reads_it_from_that_jobs_volume(tmp_path: Path) -> None:
+    first = training_file(tmp_path, "first.yaml")
+    second = training_file(tmp_path, "second.yaml", adapter_name_or_path="saves/one", output_dir="saves/two")
+    result = convert([first, second], Options())
+    assert result.problems == []
+    assert result.manifests[1]["spec"]["adapter"] == {"source": "pvc://first-data/adapter"}
+    assert any("apply this job once that one is complete" in note for note in result.notes)
+
+
+def test_a_chat_file_with_another_default_system_prompt_is_refused(tmp_path: Path) -> None:
+    training = training_file(tmp_path, default_system="Be brief.")
+    chats = [delivery_file(tmp_path, f"{name}.yaml", default_system=name) for name in ("Be brief.", "Be long.")]
+    assert convert([training, chats[0]], Options()).problems == []
+    (problem,) = convert([training, chats[1]], Options()).problems
+    assert ": default_system: found another one than in" in problem

@@ -16,7 +16,7 @@ FILES = Path(__file__).parent / "data" / "tutorials"
 ALL = sorted(FILES.glob("*.yaml"))
 QWEN = {
     "model": {"source": "hf://Qwen/Qwen2-7B-Instruct"},
-    "tokenization": {"template": "qwen", "cutoffLen": 1024, "packing": "None"},
+    "tokenization": {"template": "qwen", "cutoffLen": 1024, "packing": "None", "compatibility": "LLaMAFactory"},
     "evaluation": {"fraction": "0.1", "steps": 500, "perDeviceBatchSize": 1},
     "logging": {"steps": 10},
     "checkpoints": {"steps": 100},
@@ -50,7 +50,7 @@ EXPECTED = {
         "method": "QLoRA",
         "lora": {"rank": 8, "alpha": 16, "dropout": "0", "targetModules": ["all"]},
         "quantization": NF4,
-        "tokenization": {"template": "yi", "cutoffLen": 1024, "packing": "None"},
+        "tokenization": {"template": "yi", "cutoffLen": 1024, "packing": "None", "compatibility": "LLaMAFactory"},
         "training": {**TRAINING, "epochs": 3, "gradientAccumulationSteps": 8, "precision": "FP16"},
         "checkpoints": {"steps": 500},
     },

@@ -13,9 +13,10 @@ from finetune_operator.api.base import DECIMAL_PATTERN
 from finetune_operator.api.job import FineTuneJob
 from finetune_operator.cli.convert.names import OPTIMIZERS, SCHEDULERS, decimal, job_name
 from finetune_operator.cli.convert.options import Options
-from finetune_operator.cli.convert.train import AT_THE_END_ONLY
 from llama_factory import LACKING, converted, field, spec_of, write_datasets
 
+POLYNOMIAL = {"lr_scheduler_type": "polynomial"}
+MIN_LR = {"lr_scheduler_type": "cosine_with_min_lr"}
 EVALUATED = {"val_size": 0.1, "eval_strategy": "steps"}
 
 
@@ -23,7 +24,7 @@ def test_what_llama_factory_does_by_default_is_written_out(tmp_path: Path) -> No
     spec = spec_of(converted(tmp_path, finetuning_type=LACKING, stage=LACKING))
     assert spec["method"] == "LoRA"
     assert spec["lora"] == {"rank": 8, "alpha": 16, "dropout": "0", "targetModules": ["all"]}
-    assert spec["tokenization"] == {"cutoffLen": 2048, "packing": "None"}
+    assert spec["tokenization"] == {"cutoffLen": 2048, "packing": "None", "compatibility": "LLaMAFactory"}
     assert spec["training"] == {
         "epochs": 3,
         "perDeviceBatchSize": 8,
@@ -102,15 +103,41 @@ CASES: list[tuple[dict[str, Any], str, Any]] = [
     ({"disable_gradient_checkpointing": True, "gradient_checkpointing": True}, "training.gradientCheckpointing", "Enabled"),
     ({"gradient_checkpointing": False}, "training.gradientCheckpointing", "Enabled"),
     ({**EVALUATED, "early_stopping_steps": 3}, "training.earlyStoppingPatience", 3),
-    ({"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}}, "training.scheduler", "CosineWithMinLR"),
+    ({**MIN_LR, "lr_scheduler_kwargs": {"min_lr_rate": 0.05}}, "training.scheduler", "CosineWithMinLR"),
+    ({**MIN_LR, "lr_scheduler_kwargs": {"min_lr_rate": 0.05}}, "training.schedulerOptions", {"minLearningRateRatio": "0.05"}),
+    ({**MIN_LR, "lr_scheduler_kwargs": {"min_lr": 1e-6}}, "training.schedulerOptions", {"minLearningRate": "1e-6"}),
+    ({**MIN_LR, "lr_scheduler_kwargs": '{"min_lr": 1e-6}'}, "training.schedulerOptions", {"minLearningRate": "1e-6"}),
+    ({"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 3}}, "training.schedulerOptions", {"cycles": 3}),
+    ({**POLYNOMIAL, "lr_scheduler_kwargs": {"lr_end": 0, "power": 2}}, "training.schedulerOptions", {"minLearningRate": "0", "power": "2"}),
+    ({"adam_beta2": 0.95}, "training.adam", {"beta2": "0.95"}),
+    ({"adam_beta1": 0.8, "adam_epsilon": 1e-6}, "training.adam", {"beta1": "0.8", "epsilon": "1e-6"}),
+    ({"adam_beta2": 0.95, "optim": "sgd"}, "training.adam", None),
+    ({"neftune_noise_alpha": 5}, "training.neftuneNoiseAlpha", "5"),
+    ({"neftune_noise_alpha": 0}, "training.neftuneNoiseAlpha", None),
+    ({"label_smoothing_factor": 0.1}, "training.labelSmoothing", "0.1"),
+    ({"loraplus_lr_ratio": 16.0}, "training.loraPlusRatio", "16"),
+    ({"data_seed": 0}, "training.dataSeed", 0),
+    ({"group_by_length": True}, "training.groupByLength", True),
+    ({"train_sampling_strategy": "group_by_length"}, "training.groupByLength", True),
+    ({"train_sampling_strategy": "sequential"}, "training.shuffle", False),
+    ({"group_by_length": True, "disable_shuffling": True}, "training.groupByLength", None),
+    ({"default_system": "Be brief."}, "tokenization.defaultSystem", "Be brief."),
+    ({"adapter_name_or_path": "/saves/old"}, "adapter", {"source": "file:///saves/old"}),
+    ({"adapter_name_or_path": "org/adapter"}, "adapter.source", "hf://org/adapter"),
+    ({"adapter_name_or_path": "org/adapter", "lora_rank": 64}, "lora", None),
+    ({"adapter_name_or_path": "org/adapter", "hf_hub_token": "hf_secret"}, "adapter.tokenSecret.name", "hf-hub-token"),
     ({**EVALUATED, "eval_steps": 50}, "evaluation.steps", 50),
     ({**EVALUATED, "logging_steps": 10}, "evaluation.steps", 10),
     ({**EVALUATED, "per_device_eval_batch_size": 2}, "evaluation.perDeviceBatchSize", 2),
     (EVALUATED, "evaluation.perDeviceBatchSize", 8),
     ({**EVALUATED, "val_size": 100}, "evaluation.rows", 100),
     ({**EVALUATED, "val_size": 100}, "evaluation.fraction", None),
-    ({"val_size": 0.1, "do_eval": True}, "evaluation.steps", AT_THE_END_ONLY),
-    ({"val_size": 0.1}, "evaluation", {"fraction": "0.1", "steps": AT_THE_END_ONLY, "perDeviceBatchSize": 8}),
+    ({"val_size": 0.1, "do_eval": True}, "evaluation.interval", "End"),
+    ({"val_size": 0.1}, "evaluation", {"fraction": "0.1", "interval": "End", "perDeviceBatchSize": 8}),
+    ({"val_size": 0.1, "eval_strategy": "epoch"}, "evaluation.interval", "Epoch"),
+    ({"val_size": 0.1, "eval_strategy": "epoch"}, "evaluation.steps", None),
+    ({**EVALUATED, "load_best_model_at_end": True, "eval_steps": 100}, "evaluation.loadBest", True),
+    ({**EVALUATED, "load_best_model_at_end": False}, "evaluation.loadBest", None),
     ({"val_size": 0.0}, "evaluation", None),
     ({"eval_dataset": "rows", "eval_strategy": "steps"}, "evaluation.dataset.format", "Alpaca"),
     ({"eval_dataset": "rows"}, "evaluation", None),
@@ -119,7 +146,9 @@ CASES: list[tuple[dict[str, Any], str, Any]] = [
     ({"save_steps": 100.0}, "checkpoints.steps", 100),
     ({"save_total_limit": 3}, "checkpoints.limit", 3),
     ({"save_total_limit": 0}, "checkpoints.limit", None),
-    ({"save_strategy": "epoch"}, "checkpoints.steps", 500),
+    ({"save_strategy": "epoch"}, "checkpoints", {"interval": "Epoch"}),
+    ({"save_strategy": "epoch", "save_total_limit": 1}, "checkpoints", {"interval": "Epoch", "limit": 1}),
+    ({"save_strategy": "no"}, "checkpoints", {"steps": 500}),
     ({"use_cpu": True}, "resources.gpusPerNode", 0),
     ({"report_to": "none"}, "tracking", None),
     ({"report_to": []}, "tracking", None),

@@ -49,5 +49,6 @@ INFRASTRUCTURE = "Infrastructure"  # the pod or node was lost, or the container 
 PARITY_LOST = "ParityLost"  # the merged model answers otherwise than base + adapter
 RETRIES_EXHAUSTED = "RetriesExhausted"  # maxRetries attempts failed
 DEADLINE_EXCEEDED = "DeadlineExceeded"  # activeDeadlineSeconds have passed
+CHECKPOINT_SKIPPED = "CheckpointSkipped"  # of an event: a checkpoint was damaged or another training's
 NAME_TAKEN = "NameTaken"  # an object with a child's name exists and belongs to somebody else
 CLAIM_NOT_FOUND = "ClaimNotFound"  # storage.claim or a pvc:// source names a claim that does not exist

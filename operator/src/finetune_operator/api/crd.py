@@ -17,6 +17,11 @@ from finetune_operator.api.structural import Schema, structural_schema, without_
 HEADER = "# Generated from operator/src/finetune_operator/api by `make crds`. Do not edit.\n"
 
 
+UNSEEN = {"observedGeneration": -1}
+"""Status of a job that no operator has seen. kstatus (Flux, `helm --wait`) calls an object without any status Current;
+one whose status is of another generation is InProgress. Flux's own definitions do the same."""
+
+
 def _column(name: str, path: str, description: str, *, wide: bool = False, kind: str = "string") -> dict[str, Any]:
     return {
         "name": name,
@@ -70,7 +75,7 @@ def _schema() -> Schema:
             "kind": {"type": "string", "description": "Kind of the object: FineTuneJob."},
             "metadata": {"type": "object"},
             "spec": spec,
-            "status": without_defaults(structural_schema(FineTuneJobStatus)),
+            "status": {**without_defaults(structural_schema(FineTuneJobStatus)), "default": UNSEEN},
         },
     }
 

@@ -98,4 +98,4 @@ class Dataset(ApiModel):
     )
     """Text to put in for {{key}} in every row, such as name and author of the identity set."""
     token_secret: SecretKeyReference | None = None
-    """Secret with the access token for a gated or private dataset."""
+    """Secret with the access token for a gated or private dataset. For s3:// it holds AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""

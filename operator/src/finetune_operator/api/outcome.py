@@ -23,6 +23,9 @@ DEFAULT_TERMINATION_LOG = "/dev/termination-log"
 
 Figure = str | int | float
 
+SKIPPED_CHECKPOINTS = "skippedCheckpoints"
+"""Figure of train: checkpoints that were damaged or another training's, and so not resumed from, with why."""
+
 
 class ExitCode(enum.IntEnum):
     """Exit codes of the images. 64 to 69 are the user's input and never retried."""
@@ -115,21 +118,22 @@ class TerminationMessage:
             return None
 
 
-def run_stage(stage: Callable[[], Mapping[str, Figure]]) -> int:
+def run_stage(stage: Callable[[], Mapping[str, Figure]], *, announce: bool = True) -> int:
     """Run one stage, write its termination message and return its exit code.
 
-    ``stage`` returns the figures that the status shows. Known failures are StageFailure; running out of memory or
+    ``stage`` returns the figures that the status shows; ``announce`` has a failure told on stderr too.
+    Known failures are StageFailure; running out of memory or
     disk is recognised wherever it happens; anything else is reported as internal, with the traceback on stderr.
     """
     try:
         figures = stage()
     except StageFailure as failure:
-        return _end(failure.code, failure.message, failure.figures)
+        return _end(failure.code, failure.message, failure.figures, announce)
     except Exception as error:
         code = classify(error)
         if code is ExitCode.INTERNAL:
             traceback.print_exc()
-        return _end(code, _describe(error, code), {})
+        return _end(code, _describe(error, code), {}, announce)
     _write(TerminationMessage(conditions.SUCCEEDED, "", figures))
     return ExitCode.DONE
 
@@ -151,14 +155,17 @@ def exit_on_sigterm(said: str) -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
 def classify(error: BaseException) -> ExitCode:
     """Exit code for an exception that no stage expected."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return ExitCode.OUT_OF_MEMORY
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in _STORAGE:
         return ExitCode.STORAGE_FULL
     # safetensors and torch report a full disk as a RuntimeError with the errno's text
-    if "No space left on device" in str(error):
+    if any(os.strerror(number) in str(error) for number in _STORAGE):
         return ExitCode.STORAGE_FULL
     return ExitCode.INTERNAL
 
@@ -166,7 +173,8 @@ def classify(error: BaseException) -> ExitCode:
 _ADVICE = {
     ExitCode.OUT_OF_MEMORY: "Lower training.perDeviceBatchSize or tokenization.cutoffLen, set training.gradientCheckpointing "
     "to Enabled, or give resources.memory or a larger GPU.",
-    ExitCode.STORAGE_FULL: "Give storage.size more room, or lower checkpoints.limit.",
+    ExitCode.STORAGE_FULL: "Give storage.size more room, or lower checkpoints.limit; a volume that has become read-only needs "
+    "its node or disk looked at. What was saved before is whole.",
     ExitCode.INTERNAL: "This is a fault of the FineTune operator's images; please report it with the log.",
 }
 
@@ -175,8 +183,11 @@ def _describe(error: BaseException, code: ExitCode) -> str:
     return f"{type(error).__name__}: {error}. {_ADVICE[code]}"
 
 
-def _end(code: ExitCode, message: str, figures: Mapping[str, Figure]) -> int:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+def _end(code: ExitCode, message: str, figures: Mapping[str, Figure], announce: bool) -> int:
+    if announce:
+        # Where nobody reads any more, the exit code must still be the stage's.
+        with contextlib.suppress(OSError):
+            print(f"error: {message}", file=sys.stderr, flush=True)
     _write(TerminationMessage(REASONS[code], message, figures))
     return code
 

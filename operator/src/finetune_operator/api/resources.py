@@ -58,6 +58,8 @@ class Resources(ApiModel):
         default="nvidia.com/gpu", min_length=1, max_length=253, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9_.-]+$"
     )
     """Name of the extended resource, such as nvidia.com/gpu, nvidia.com/mig-3g.71gb or amd.com/gpu."""
+    gpu_memory: Quantity | None = None
+    """Memory of one GPU, such as 80Gi: a job that cannot fit is refused before it takes any. Default: the operator's setting."""
     cpu: Quantity | None = None
     """CPU that each training pod requests."""
     memory: Quantity | None = None
@@ -70,6 +72,11 @@ class Resources(ApiModel):
     """Kueue LocalQueue that admits the job's pods."""
     priority_class_name: DnsSubdomain | None = None
     """PriorityClass of the job's pods."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all nodes together."""
+        return self.nodes * self.gpus_per_node
 
 
 class Retention(enum.StrEnum):

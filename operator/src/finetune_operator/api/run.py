@@ -10,19 +10,34 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from finetune_operator.api.base import ApiModel
+from finetune_operator.api.base import ApiModel, Quantity
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.source import ParsedSource, Scheme, parse_source
 from finetune_operator.api.spec import FineTuneJobSpec
 
 
 class Hub(ApiModel):
-    """Endpoints of the model hubs."""
+    """Where models and datasets are downloaded from."""
 
     hugging_face_endpoint: str | None = None
     """Base URL of the Hugging Face hub or a mirror. Default: the library's own."""
     model_scope_endpoint: str | None = None
     """Base URL of ModelScope or a mirror. Default: the library's own."""
+    s3_endpoint: str | None = None
+    """Base URL of the object store of s3:// sources. Default: Amazon S3."""
+    s3_region: str | None = None
+    """Region of the object store. Default: the library's own."""
+
+
+class WatchdogBounds(ApiModel):
+    """How long training may stand still before it is ended with exit code 74 and tried again."""
+
+    seconds: float = Field(default=300, gt=0, le=86400)
+    """Without an optimizer step, at least. Evaluations, checkpoints and the first step have their own bound."""
+    median_steps: float = Field(default=10, ge=1, le=1000)
+    """Without an optimizer step, in median steps, where that is longer."""
+    seconds_otherwise: float = Field(default=1800, gt=0, le=86400)
+    """Without a sign of life while loading, in the first step, while evaluating (a batch), and while writing (a file)."""
 
 
 class RunConfig(ApiModel):
@@ -44,10 +59,20 @@ class RunConfig(ApiModel):
     """Where each claim of a pvc:// source is mounted."""
     config_maps: dict[str, str] = Field(default={})
     """Where each ConfigMap of a configmap:// source is mounted."""
+    images: dict[str, str] = Field(default={})
+    """Where each image of an oci:// source is mounted."""
+    cache: str | None = None
+    """Folder that jobs share, with what they downloaded. Default: every job downloads for itself."""
+    patience_seconds: int = 0
+    """How long prepare goes on asking a hub or store that cannot be reached or answers with a fault of its own."""
+    gpu_memory: Quantity | None = None
+    """Memory of one GPU, by the job or else by the platform; None where nobody said."""
     secrets: str = "/finetune/secrets"
     """Folder with one folder a Secret, one file a key."""
     hub: Hub = Hub()
-    """Endpoints of the model hubs."""
+    """Where models and datasets are downloaded from."""
+    watchdog: WatchdogBounds = WatchdogBounds()
+    """How long training may stand still."""
 
     @property
     def paths(self) -> Paths:
@@ -64,9 +89,9 @@ class RunConfig(ApiModel):
         return json.dumps(self.to_manifest(), indent=1, sort_keys=True)
 
     def local_path(self, source: str) -> Path | None:
-        """Where a pvc://, configmap:// or file:// source lies in this container; None for one that is downloaded.
+        """Where a pvc://, configmap://, oci:// or file:// source lies in this container; None for one that is downloaded.
 
-        Raises KeyError where the claim or ConfigMap is not mounted.
+        Raises KeyError where the claim, ConfigMap or image is not mounted.
         """
         parsed = parse_source(source)
         folder = self._mounted_at(parsed)
@@ -79,13 +104,16 @@ class RunConfig(ApiModel):
             return Path(self.claims[parsed.owner])
         if parsed.scheme is Scheme.CONFIG_MAP:
             return Path(self.config_maps[parsed.owner])
+        if parsed.scheme is Scheme.OCI:
+            return Path(self.images[parsed.owner])
         return None
 
     def training_hash(self) -> str:
         """Identity of the training itself (sha256, hex): equal where a checkpoint of one may be continued by the other."""
         spec = self.spec.to_manifest()
-        trained_with = ("model", "datasets", "method", "lora", "quantization", "tokenization", "training", "evaluation")
-        text = json.dumps({key: spec.get(key) for key in trained_with}, sort_keys=True)
+        inputs = ("model", "adapter", "datasets", "tokenization", "evaluation")
+        settings = ("method", "lora", "quantization", "training")
+        text = json.dumps({key: spec.get(key) for key in (*inputs, *settings)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -110,6 +138,11 @@ class Paths:
     def base_model(self) -> Path:
         """The base model: downloaded, or a link to where it lies."""
         return self.root / "base"
+
+    @property
+    def initial_adapter(self) -> Path:
+        """The adapter that training goes on with: downloaded, or a link to where it lies."""
+        return self.root / "initial-adapter"
 
     @property
     def data(self) -> Path:

@@ -8,14 +8,29 @@ from finetune_operator.api.base import ApiModel, Rule
 from finetune_operator.api.dataset import Dataset
 from finetune_operator.api.delivery import Merge, Serving, ServingMode
 from finetune_operator.api.method import DeepSpeed, LoRA, Method, Quantization
-from finetune_operator.api.model import Model
+from finetune_operator.api.model import Adapter, Model
 from finetune_operator.api.resources import AccessMode, Resources, Storage
 from finetune_operator.api.tokenization import Tokenization
 from finetune_operator.api.tracking import Tracking
-from finetune_operator.api.training import Checkpoints, Evaluation, Logging, Precision, Training
+from finetune_operator.api.training import (
+    Checkpoints,
+    Evaluation,
+    EvaluationInterval,
+    Logging,
+    Precision,
+    Training,
+)
 
 MUTABLE = ("suspend", "serving", "ttlSecondsAfterFinished", "activeDeadlineSeconds")
 """Fields that may change after creation; every other one is what the job trained with."""
+
+
+def _saves_what_it_measures(spec: FineTuneJobSpec) -> bool:
+    evaluation, checkpoints = spec.evaluation, spec.checkpoints
+    if evaluation is None or evaluation.interval.value != checkpoints.interval.value:
+        return False
+    return evaluation.interval is not EvaluationInterval.STEPS or checkpoints.steps % evaluation.steps == 0
+
 
 _SPEC_RULES = (
     Rule(
@@ -23,6 +38,12 @@ _SPEC_RULES = (
         message="lora is only for method LoRA or QLoRA; remove it or change method",
         holds=lambda spec: spec.method is not Method.FULL or spec.lora is None,
         field=".lora",
+    ),
+    Rule(
+        cel="self.method != 'Full' || !has(self.adapter)",
+        message="adapter is only for method LoRA or QLoRA; remove it or change method",
+        holds=lambda spec: spec.method is not Method.FULL or spec.adapter is None,
+        field=".adapter",
     ),
     Rule(
         cel="self.method == 'QLoRA' || !has(self.quantization)",
@@ -55,6 +76,20 @@ _SPEC_RULES = (
         message="earlyStoppingPatience needs evaluation",
         holds=lambda spec: spec.training.early_stopping_patience is None or spec.evaluation is not None,
         field=".training.earlyStoppingPatience",
+    ),
+    Rule(
+        cel="!has(self.evaluation) || !self.evaluation.loadBest || (self.evaluation.interval == self.checkpoints.interval"
+        " && (self.evaluation.interval != 'Steps' || self.checkpoints.steps % self.evaluation.steps == 0))",
+        message="loadBest needs every checkpoint to fall on an evaluation: set both to interval Epoch, or both to Steps with"
+        " checkpoints.steps a multiple of evaluation.steps",
+        holds=lambda spec: spec.evaluation is None or not spec.evaluation.load_best or _saves_what_it_measures(spec),
+        field=".evaluation.loadBest",
+    ),
+    Rule(
+        cel="!has(self.training.loraPlusRatio) || self.method != 'Full'",
+        message="loraPlusRatio is only for method LoRA or QLoRA; remove it or change method",
+        holds=lambda spec: spec.training.lora_plus_ratio is None or spec.method is not Method.FULL,
+        field=".training.loraPlusRatio",
     ),
     Rule(
         cel="self.resources.nodes == 1 || self.resources.gpusPerNode > 0",
@@ -109,6 +144,8 @@ class FineTuneJobSpec(ApiModel):
     """What is trained: Full, LoRA or QLoRA."""
     lora: LoRA | None = None
     """Shape of the adapters, for LoRA and QLoRA. Default: rank 8 on every linear layer."""
+    adapter: Adapter | None = None
+    """An adapter to go on training, for LoRA and QLoRA. Default: a new one."""
     quantization: Quantization | None = None
     """How QLoRA stores the frozen weights. Default: 4-bit NF4 with double quantisation."""
     deepspeed: DeepSpeed | None = None

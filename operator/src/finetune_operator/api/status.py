@@ -85,6 +85,8 @@ class Attempt(StatusModel):
     """Its last words."""
     finished: Timestamp | None = None
     """When it ended."""
+    seconds: int | None = None
+    """How long the container ran that ended it."""
 
 
 class DatasetStatus(StatusModel):

@@ -136,6 +136,15 @@ class Cluster:
         items: list[Manifest] = self._json("GET", self._core_path("pods"), {"labelSelector": selector})["items"]
         return sorted(items, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True)
 
+    def pod_phase(self, name: str) -> str:
+        """Phase of a pod; empty where it is gone."""
+        try:
+            return str(self._json("GET", self._core_path(f"pods/{name}"))["status"].get("phase", ""))
+        except RefusedError as error:
+            if error.status != NOT_FOUND:
+                raise
+            return ""
+
     def log(self, pod: str, query: Query) -> Iterator[str]:
         """Lines of a container's log; with ``follow`` as they come."""
         read_seconds = None if query.get("follow") else ANSWER_SECONDS

@@ -16,6 +16,7 @@ COMMANDS = {
     "convert": "turn LLaMA-Factory's YAML files into FineTuneJob manifests",
     "run": "run the stages of FineTuneJob manifests as local processes, without a cluster",
     "tokens": "print the tokens that FineTuneJob manifests would be trained on",
+    "estimate": "predict the GPU memory that FineTuneJob manifests would take, and whether it fits",
     "status": "show FineTuneJobs and how far they are",
     "logs": "print the log of a job's stage",
     "wait": "wait until a job has reached a condition",

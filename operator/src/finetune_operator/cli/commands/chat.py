@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from finetune_operator.cli.chat_client import PATH, Chat, Message
 from finetune_operator.cli.cluster import Cluster
 from finetune_operator.cli.errors import CommandError
 from finetune_operator.cli.local import server
-from finetune_operator.cli.local.folder import is_run_folder, load_config
+from finetune_operator.cli.local.folder import load_config, local_part
 from finetune_operator.cli.shown_job import ShownJob
 
 ANSWER_SECONDS = 600
@@ -32,9 +33,13 @@ Post = Callable[[Mapping[str, Any]], Answer]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "name", metavar="NAME|DIR", help="a FineTuneJob, the folder of a local run, or with --url the model's name"
+        "name",
+        metavar="NAME|DIR",
+        help="a FineTuneJob, the folder of a local run (DIR/adapter asks its adapter though it is merged as well), "
+        "or with --url the model's name",
     )
     parser.add_argument(
+        "-m",
         "--message",
         action="append",
         metavar="TEXT",
@@ -54,6 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--api-key-file", type=Path, metavar="FILE", help="file with the key that the endpoint asks for"
     )
     options.add_cluster(parser)
+    options.add_output(parser)
 
 
 def base_url(text: str) -> str:
@@ -65,11 +71,17 @@ def base_url(text: str) -> str:
 
 def execute(arguments: argparse.Namespace) -> int:
     key = read_key(arguments.api_key_file)
+    # Asked for before a model is loaded, which takes long.
+    is_at_terminal = sys.stdin.isatty() and arguments.output != "json"
+    questions = arguments.message or ([] if is_at_terminal else [piped_question()])
     with endpoint(arguments, key) as (model, post):
         chat = Chat(post=post, model=model, temperature=arguments.temperature, max_tokens=arguments.max_tokens)
         history: list[Message] = [{"role": "system", "content": arguments.system}] if arguments.system else []
-        if arguments.message or not sys.stdin.isatty():
-            answer_all(chat, history, arguments.message or [piped_question()])
+        if arguments.output == "json":
+            answer_all(chat, history, questions, show=None)
+            print(json.dumps({"model": model, "messages": history}, ensure_ascii=False, indent=1))
+        elif questions:
+            answer_all(chat, history, questions, show=print)
         else:
             converse(chat, history)
     return 0
@@ -81,10 +93,10 @@ def endpoint(arguments: argparse.Namespace, key: str | None) -> Iterator[tuple[s
     authorization = {"Authorization": f"Bearer {key}"} if key else {}
     if arguments.url:
         yield arguments.name, direct(arguments.url, authorization)
-    elif is_run_folder(Path(arguments.name)):
-        config = load_config(Path(arguments.name))
-        print(f"starting the model of {config.root} …", file=sys.stderr)
-        with server.running(config) as url:
+    elif (part := local_part(Path(arguments.name))) is not None:
+        config = load_config(part.root)
+        print(f"starting the model of {part.root} …", file=sys.stderr)
+        with server.running(config, part.mode) as url:
             yield config.name, direct(url, {})
     else:
         yield proxied(Cluster.of(arguments), arguments.name, key)
@@ -148,13 +160,15 @@ def piped_question() -> str:
     return question
 
 
-def answer_all(chat: Chat, history: list[Message], messages: Sequence[str]) -> None:
-    """One answer a message, each printed on its own."""
+def answer_all(chat: Chat, history: list[Message], messages: Sequence[str], show: Callable[[str], None] | None) -> None:
+    """Ask one message after the other and add them, with their answers, to the history."""
     for message in messages:
         history.append({"role": "user", "content": message})
         answer = chat.answer(history)
         history.append({"role": "assistant", "content": answer})
-        print(answer, flush=True)
+        if show is not None:
+            show(answer)
+            sys.stdout.flush()
 
 
 def converse(chat: Chat, history: list[Message]) -> None:

@@ -55,7 +55,7 @@ def execute(arguments: argparse.Namespace) -> int:
     with ends_on_sigterm(), tempfile.TemporaryDirectory(prefix="finetune-tokens-") as folder:
         root = Path(folder).resolve()
         files = write_runs(checked_configs(manifests.jobs, inputs, root), inputs, root)
-        return show(program, files, flags, root)
+        return show([program, "tokens", *flags], files, root)
 
 
 @contextlib.contextmanager
@@ -68,13 +68,17 @@ def ends_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def checked_configs(jobs: Sequence[ManifestJob], inputs: Inputs, root: Path) -> list[RunConfig]:
-    """run.json of every job, all with one root, so that what a hub gives is fetched once. Raises CommandError."""
+def checked_configs(jobs: Sequence[ManifestJob], inputs: Inputs, root: Path, reads: str = "spec.") -> list[RunConfig]:
+    """run.json of every job, all with one root, so that what a hub gives is fetched once.
+
+    ``reads`` is what the names of the fields begin with that have to be there. Raises CommandError.
+    """
     configs = [run_config(job, inputs, root) for job in jobs]
     problems = [
         problem
         for job, config in zip(jobs, configs, strict=True)
         for problem in reading_problems(job, config, inputs, root)
+        if f": {reads}" in problem
     ]
     if problems:
         raise CommandError("\n".join(problems))
@@ -93,12 +97,12 @@ def write_runs(configs: Sequence[RunConfig], inputs: Inputs, root: Path) -> list
     return files
 
 
-def show(program: str, files: Sequence[Path], flags: Sequence[str], root: Path) -> int:
-    """Let one trainer print all of them, straight to this process's output; returns its exit code."""
+def show(command: Sequence[str], files: Sequence[Path], root: Path) -> int:
+    """Let one trainer's command print all of them, straight to this process's output; returns its exit code."""
     runs = [word for file in files for word in ("--run", str(file))]
     sys.stdout.flush()
     ended = subprocess.run(
-        [program, "tokens", *runs, *flags],
+        [*command, *runs],
         # However the trainer ends, what it leaves goes with our folder.
         env=environment_with({"TMPDIR": str(root)}),
         stdin=subprocess.DEVNULL,
@@ -109,4 +113,4 @@ def show(program: str, files: Sequence[Path], flags: Sequence[str], root: Path) 
     killed_by = signal.Signals(-ended.returncode)
     if killed_by in QUIET_ENDINGS:
         return 128 + killed_by
-    raise CommandError(f"{PROGRAM} tokens: killed by {killed_by.name}", 128 + killed_by)
+    raise CommandError(f"{PROGRAM} {command[1]}: killed by {killed_by.name}", 128 + killed_by)

@@ -14,6 +14,7 @@ from finetune_operator.api.base import API_VERSION, KIND
 from finetune_operator.api.job import FineTuneJob
 from finetune_operator.cli.convert.deliver import Trained, deliver
 from finetune_operator.cli.convert.findings import in_order
+from finetune_operator.cli.convert.follow import follow
 from finetune_operator.cli.convert.keys import MAPPED, TRAIN
 from finetune_operator.cli.convert.names import job_name
 from finetune_operator.cli.convert.options import Options
@@ -45,6 +46,7 @@ def convert(files: Sequence[str], options: Options) -> Converted:
         except CommandError as error:
             unreadable[file] = error.message
     trained = [Trained(file, train_spec(file, options)) for file in settings if file.purpose == TRAIN]
+    follow(trained)
     deliver([file for file in settings if file.purpose != TRAIN], trained, options)
     manifests = [_manifest(job) for job in trained]
     for job, manifest in zip(trained, manifests, strict=True):

@@ -12,7 +12,7 @@ from typing import Any
 
 from finetune_operator.api.dataset import Format
 from finetune_operator.api.source import SOURCE_PATTERN, Scheme
-from finetune_operator.cli.convert.dataset_layout import LAYOUT_KEYS, layout
+from finetune_operator.cli.convert.dataset_layout import LAYOUT_KEYS, layout, openai_layout
 from finetune_operator.cli.convert.findings import closest, listing
 from finetune_operator.cli.convert.options import Options
 from finetune_operator.cli.convert.settings import Settings
@@ -147,11 +147,18 @@ def _layout(entry: Entry, problem: Say, note: Say) -> dict[str, Any]:
     if formatting not in _FORMATS:
         problem(f"formatting: found {show(formatting)}, expected alpaca, sharegpt or openai")
         return {}
-    if formatting == "openai":
-        note(
-            'LLaMA-Factory adds "detailed thinking off" to every system prompt of formatting openai; that is left out here'
-        )
-    return layout(entry, _FORMATS[formatting], problem, note)
+    if formatting != "openai":
+        return layout(entry, _FORMATS[formatting], problem, note)
+    found = openai_layout(layout(entry, Format.SHAREGPT, problem, note))
+    added = (
+        "is added to"
+        if found["format"] == Format.MESSAGES.value
+        else "is not added here, as its tags are not OpenAI's, to"
+    )
+    note(
+        f'"detailed thinking off", which LLaMA-Factory adds to every system prompt of formatting openai, {added} the rows\''
+    )
+    return found
 
 
 def _source(name: str, entry: Entry, folder: Path, options: Options, problem: Say, note: Say) -> dict[str, Any]:

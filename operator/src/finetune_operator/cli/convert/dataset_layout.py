@@ -29,6 +29,9 @@ _TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag", "
 _NEEDED_TAGS = _TAGS[:4]
 
 
+_OPENAI_TAGS = {"role": "role", "content": "content", "user": "user", "assistant": "assistant", "system": "system"}
+
+
 def _silent(text: str) -> None:
     """Says nothing."""
 
@@ -49,6 +52,14 @@ def layout(entry: Mapping[str, Any], layout_format: Format, problem: Say, note: 
     if tags is not None:
         result["tags"] = _message_tags(tags, problem, note)
     return result
+
+
+def openai_layout(found: dict[str, Any]) -> dict[str, Any]:
+    """A ShareGPT layout as Messages, the OpenAI layout, where its tags are just that layout's."""
+    if {name: found.get("tags", {}).get(name) for name in _OPENAI_TAGS} != _OPENAI_TAGS:
+        return found
+    columns = {"columns": found["columns"]} if "columns" in found else {"columns": {"messages": "conversations"}}
+    return {"format": Format.MESSAGES.value, **columns}
 
 
 def _block(entry: Mapping[str, Any], key: str, known: tuple[str, ...], problem: Say, note: Say) -> Names | None:

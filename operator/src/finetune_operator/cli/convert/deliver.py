@@ -33,7 +33,7 @@ class Trained:
     @property
     def output(self) -> str | None:
         """Where LLaMA-Factory would leave the result."""
-        return _path(self.settings.text("output_dir")) if self.settings.is_set("output_dir") else None
+        return absolute_path(self.settings.text("output_dir")) if self.settings.is_set("output_dir") else None
 
 
 def deliver(files: Sequence[Settings], trained: Sequence[Trained], options: Options) -> None:
@@ -42,7 +42,7 @@ def deliver(files: Sequence[Settings], trained: Sequence[Trained], options: Opti
     for settings in (file for file in files if file.purpose == EXPORT):
         job = _job_of(settings, trained, {})
         if job is not None and _fits(settings, job, options):
-            exported[_path(settings.text("export_dir"))] = job
+            exported[absolute_path(settings.text("export_dir"))] = job
             _merge(settings, job)
     for settings in (file for file in files if file.purpose != EXPORT):
         job = _job_of(settings, trained, exported)
@@ -50,7 +50,8 @@ def deliver(files: Sequence[Settings], trained: Sequence[Trained], options: Opti
             _serve(settings, job)
 
 
-def _path(text: str) -> str:
+def absolute_path(text: str) -> str:
+    """A path of LLaMA-Factory's, from the working directory."""
     return os.path.abspath(os.path.expanduser(text))
 
 
@@ -61,7 +62,7 @@ def _job_of(settings: Settings, trained: Sequence[Trained], exported: Mapping[st
     if len(named) > 1:
         settings.findings.problem(key, f"found {len(named)} adapters, expected one; a job has one adapter")
         return None
-    path = _path(named[0]) if named else ""
+    path = absolute_path(named[0]) if named else ""
     if key == "model_name_or_path" and path in exported:
         return exported[path]
     jobs = [job for job in trained if job.output == path]
@@ -86,7 +87,7 @@ def _training_file(output: str, settings: Settings) -> str | None:
     """The file beside this one that trains what it names."""
     for path in sorted(settings.config.folder.glob("*.y*ml")):
         with contextlib.suppress(CommandError):
-            if _path(str(read_config(str(path)).values.get("output_dir"))) == output:
+            if absolute_path(str(read_config(str(path)).values.get("output_dir"))) == output:
                 return str(path)
     return None
 
@@ -102,6 +103,12 @@ def _fits(settings: Settings, job: Trained, options: Options) -> bool:
     if is_adapter and source and trained and source != trained:
         settings.findings.problem(
             "model_name_or_path", f"found {source}, but {job.settings.config.file} trains {trained}; name the same"
+        )
+    prompt, known_prompt = settings.text("default_system"), job.settings.text("default_system")
+    if prompt and prompt != known_prompt:
+        settings.findings.problem(
+            "default_system",
+            f"found another one than in {job.settings.config.file}; a model is served with the one it was trained with: name the same",
         )
     template = settings.text("template")
     if template and template != job.settings.text("template"):

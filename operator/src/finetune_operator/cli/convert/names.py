@@ -31,6 +31,8 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
     "adamw_8bit": Optimizer.ADAMW_8BIT,
     "adamw_bnb_8bit": Optimizer.ADAMW_8BIT,
     "paged_adamw_8bit": Optimizer.PAGED_ADAMW_8BIT,
+    "paged_adamw_32bit": Optimizer.PAGED_ADAMW,
+    "paged_adamw": Optimizer.PAGED_ADAMW,
     "adafactor": Optimizer.ADAFACTOR,
     "sgd": Optimizer.SGD,
 }

@@ -71,9 +71,7 @@ NOTED: Mapping[str, str] = {key: reason for reason, keys in _BY_REASON.items() f
 
 _BY_PARENT: Mapping[str, tuple[str, ...]] = {
     "streaming": ("buffer_size",),
-    "adapter_name_or_path": ("create_new_adapter",),
     "add_special_tokens": ("init_special_tokens",),
-    "loraplus_lr_ratio": ("loraplus_lr_embedding",),
     "pissa_init": ("pissa_iter", "pissa_convert"),
     "finetuning_type: freeze": ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules"),
     "finetuning_type: oft": ("module_dropout", "oft_rank", "oft_block_size", "oft_target"),

@@ -17,9 +17,11 @@ NO_ROWS = 1e-6
 """val_size up to which LLaMA-Factory holds nothing back."""
 _LORA_KEYS = tuple(key for key, mapped in MAPPED.items() if mapped.field.startswith("spec.lora."))
 _OTHER_STAGES = {"pt": "training on plain text"} | dict.fromkeys(("rm", "ppo", "dpo", "kto"), "preference training")
-_NOT_NEGATIVE = ("learning_rate", "num_train_epochs", "weight_decay", "max_grad_norm", "lora_dropout", "val_size")
+_NOT_NEGATIVE = (
+    "learning_rate", "num_train_epochs", "weight_decay", "max_grad_norm", "lora_dropout", "val_size", "adam_beta1", "adam_beta2",
+    "adam_epsilon", "label_smoothing_factor", "neftune_noise_alpha", "loraplus_lr_ratio",
+)  # fmt: skip
 _QUANTIZATION_KEYS = ("quantization_type", "double_quantization")
-_MIN_LR = {"min_lr_rate": 0.1}
 
 
 def method_of(settings: Settings) -> Method:
@@ -56,12 +58,29 @@ def _method(settings: Settings) -> None:
     for key in _LORA_KEYS if method == "full" else ():
         if settings.is_set(key) and key not in ("use_rslora", "use_dora"):
             settings.findings.note(key, "is read for finetuning_type lora only")
-    if settings.is_set("adapter_name_or_path"):
+    _adapter(settings)
+
+
+def _adapter(settings: Settings) -> None:
+    named = settings.names("adapter_name_or_path")
+    if not named:
+        if settings.is_set("create_new_adapter"):
+            settings.findings.note("create_new_adapter", "is read only together with adapter_name_or_path")
+        return
+    advice = "merge it into the base model first and name the merged model in model_name_or_path"
+    if settings.text("finetuning_type") == "full":
+        settings.findings.problem("adapter_name_or_path", f"found {named[0]} with finetuning_type full; {advice}")
+    if len(named) > 1:
         settings.findings.problem(
-            "adapter_name_or_path",
-            f"found {', '.join(settings.names('adapter_name_or_path'))}, but a job begins with a new adapter; merge the earlier "
-            "one first and name the merged model in model_name_or_path",
+            "adapter_name_or_path", f"found {len(named)} adapters, expected one to go on with; merge the others first"
         )
+    if settings.flag("create_new_adapter"):
+        settings.findings.problem(
+            "create_new_adapter", f"found true, which would put a new adapter on top of the old one; {advice}"
+        )
+    for key in _LORA_KEYS:
+        if settings.is_set(key):
+            settings.findings.note(key, "the adapter of adapter_name_or_path brings its own, as in LLaMA-Factory")
 
 
 def _quantization(settings: Settings) -> None:
@@ -86,7 +105,7 @@ def _quantization(settings: Settings) -> None:
 
 def _numbers(settings: Settings) -> None:
     for key in _NOT_NEGATIVE:
-        if settings.number(key) < 0:
+        if (settings.get(key) or 0) < 0:
             settings.findings.problem(key, f"found {settings.number(key):g}, expected 0 or more; correct it")
 
 
@@ -111,9 +130,10 @@ def _rows(settings: Settings) -> None:
         if not has_rows and settings.get(key) not in ("no", False):
             text = f"found {show(settings.get(key))}, but no rows to evaluate on; set val_size or eval_dataset, or remove it"
             settings.findings.problem(key, text)
-    if settings.get("eval_strategy") == "epoch":
+    if settings.flag("load_best_model_at_end") and not has_rows:
         settings.findings.problem(
-            "eval_strategy", "found epoch, expected steps; set eval_strategy: steps and eval_steps"
+            "load_best_model_at_end",
+            "found true, but no rows to evaluate on; set val_size or eval_dataset, or remove it",
         )
 
 
@@ -126,7 +146,7 @@ def _steps(settings: Settings) -> None:
             )
     if settings.get("save_strategy") == "best":
         settings.findings.problem("save_strategy", "found best, expected steps; the newest checkpoints are kept")
-    elif settings.get("save_strategy") != "steps":
+    elif settings.get("save_strategy") == "no":
         steps = int(settings.number("save_steps"))
         text = f"a job always has checkpoints to go on from; one is written every {steps} steps (save_steps)"
         settings.findings.note("save_strategy", text)
@@ -140,14 +160,6 @@ def _schedule(settings: Settings) -> None:
             settings.findings.problem(
                 key, f"found {settings.text(key)}, expected one of {', '.join(known)}; use one of them"
             )
-    options = settings.get("lr_scheduler_kwargs")
-    needed = _MIN_LR if settings.text("lr_scheduler_type") == "cosine_with_min_lr" else {}
-    if (options or {}) != needed:
-        key = "lr_scheduler_kwargs" if options else "lr_scheduler_type"
-        expected = "lr_scheduler_kwargs {min_lr_rate: 0.1}" if needed else "no lr_scheduler_kwargs"
-        settings.findings.problem(
-            key, f"found {show(options)} as lr_scheduler_kwargs, expected {expected}; other options cannot be set"
-        )
     ratio, steps = settings.get("warmup_ratio"), settings.number("warmup_steps")
     if ratio is not None and not 0 <= ratio < 1:
         settings.findings.problem(

@@ -8,21 +8,20 @@ from typing import Any
 from finetune_operator.api.method import Method
 from finetune_operator.api.resources import AccessMode
 from finetune_operator.api.source import Scheme
-from finetune_operator.api.tokenization import Packing
-from finetune_operator.api.training import Precision, Switch
+from finetune_operator.api.tokenization import Compatibility, Packing
+from finetune_operator.api.training import CheckpointInterval, EvaluationInterval, Precision, Switch
 from finetune_operator.cli.convert.dataset_info import datasets
 from finetune_operator.cli.convert.deepspeed import deepspeed
-from finetune_operator.cli.convert.names import OPTIMIZERS, QUANTIZATION_TYPES, SCHEDULERS, decimal
+from finetune_operator.cli.convert.names import QUANTIZATION_TYPES, decimal
 from finetune_operator.cli.convert.options import Options
 from finetune_operator.cli.convert.rules import NO_ROWS, check_training, method_of
+from finetune_operator.cli.convert.schedule import schedule
 from finetune_operator.cli.convert.settings import Settings
 from finetune_operator.cli.convert.sources import NoSource, model_source
 from finetune_operator.cli.convert.tracking import tracking
 
 Block = dict[str, Any]
 
-AT_THE_END_ONLY = 100_000_000
-"""Steps between evaluations that no training reaches: what is left is the one after the last step."""
 SECRETS = {Scheme.HUGGING_FACE: ("hf_hub_token", "hf-hub-token"), Scheme.MODELSCOPE: ("ms_hub_token", "ms-hub-token")}
 """Key with the token in clear text, and the Secret that takes its place."""
 _REVISION = re.compile(r"^(hf|ms)://")
@@ -36,7 +35,8 @@ def train_spec(settings: Settings, options: Options) -> Block:
         "model": model(settings, options),
         "datasets": [_with_token(dataset, settings) for dataset in datasets("dataset", settings, options)],
         "method": method.value,
-        "lora": _lora(settings) if method is not Method.FULL else None,
+        "lora": _lora(settings) if method is not Method.FULL and not settings.is_set("adapter_name_or_path") else None,
+        "adapter": adapter(settings, options),
         "quantization": _quantization(settings) if method is Method.QLORA else None,
         "deepspeed": deepspeed(settings),
         "tokenization": _tokenization(settings),
@@ -64,6 +64,19 @@ def model(settings: Settings, options: Options) -> Block:
     if revision != "main" and _REVISION.match(source):
         result["revision"] = revision
     return _with_token(result, settings)
+
+
+def adapter(settings: Settings, options: Options) -> Block | None:
+    """spec.adapter, or None where the job begins with a new one."""
+    named = settings.names("adapter_name_or_path")
+    if not named:
+        return None
+    try:
+        source = model_source(named[0], options.hub)
+    except NoSource as error:
+        settings.findings.problem("adapter_name_or_path", str(error))
+        return None
+    return _with_token({"source": source}, settings)
 
 
 def secret(settings: Settings, source: str) -> Block | None:
@@ -113,9 +126,11 @@ def _tokenization(settings: Settings) -> Block:
     switches = {"trainOnPrompt": settings.flag("train_on_prompt"), "maskHistory": settings.flag("mask_history")}
     return {
         **({"template": settings.text("template")} if settings.is_set("template") else {}),
+        **({"defaultSystem": settings.text("default_system")} if settings.is_set("default_system") else {}),
         "cutoffLen": settings.get("cutoff_len"),
         "packing": (Packing.SEGMENTED if settings.flag("neat_packing") else packing).value,
         **{name: True for name, is_on in switches.items() if is_on},
+        "compatibility": Compatibility.LLAMA_FACTORY.value,
     }
 
 
@@ -128,15 +143,35 @@ def _training(settings: Settings) -> Block:
         "perDeviceBatchSize": settings.get("per_device_train_batch_size"),
         "gradientAccumulationSteps": settings.get("gradient_accumulation_steps"),
         "learningRate": decimal(settings.number("learning_rate")),
-        **_schedule(settings),
+        **schedule(settings),
         "weightDecay": decimal(settings.number("weight_decay")),
         "maxGradNorm": decimal(settings.number("max_grad_norm")),
         "precision": precision.value,
+        **_regularisation(settings),
         "seed": settings.get("seed"),
         "gradientCheckpointing": (Switch.ENABLED if recomputes else Switch.DISABLED).value,
-        **({"shuffle": False} if settings.flag("disable_shuffling") else {}),
+        **_order(settings),
         **({} if patience is None else {"earlyStoppingPatience": patience}),
     }
+
+
+def _regularisation(settings: Settings) -> Block:
+    keys = {
+        "loraPlusRatio": "loraplus_lr_ratio",
+        "neftuneNoiseAlpha": "neftune_noise_alpha",
+        "labelSmoothing": "label_smoothing_factor",
+    }
+    return {field: decimal(settings.number(key)) for field, key in keys.items() if settings.get(key)}
+
+
+def _order(settings: Settings) -> Block:
+    strategy = settings.text("train_sampling_strategy")
+    # LLaMA-Factory's own key wins over transformers'.
+    if settings.flag("disable_shuffling") or strategy == "sequential":
+        return {"shuffle": False}
+    by_length = settings.flag("group_by_length") or strategy == "group_by_length"
+    seed = settings.get("data_seed")
+    return {**({"groupByLength": True} if by_length else {}), **({} if seed is None else {"dataSeed": seed})}
 
 
 def _length(settings: Settings) -> Block:
@@ -144,20 +179,6 @@ def _length(settings: Settings) -> Block:
         return {"maxSteps": settings.get("max_steps")}
     epochs = settings.number("num_train_epochs")
     return {"epochs": int(epochs) if epochs == int(epochs) else decimal(epochs)}
-
-
-def _schedule(settings: Settings) -> Block:
-    """Scheduler, warm-up and optimizer; names that are unknown were reported and are left out."""
-    ratio, steps = settings.get("warmup_ratio"), settings.number("warmup_steps")
-    # As in transformers 5: the ratio wins, and steps below 1 are a ratio.
-    share = ratio if ratio is not None else steps if steps < 1 else 0.0
-    scheduler, optimizer = SCHEDULERS.get(settings.text("lr_scheduler_type")), OPTIMIZERS.get(settings.text("optim"))
-    return {
-        **({"scheduler": scheduler.value} if scheduler else {}),
-        **({"warmupRatio": decimal(share)} if share else {}),
-        **({"warmupSteps": int(steps)} if ratio is None and steps >= 1 else {}),
-        **({"optimizer": optimizer.value} if optimizer else {}),
-    }
 
 
 def _evaluation(settings: Settings, options: Options) -> Block | None:
@@ -176,12 +197,21 @@ def _evaluation(settings: Settings, options: Options) -> Block | None:
         settings.findings.note(
             "val_size", "holds rows back, as in LLaMA-Factory; here they are evaluated on once, at the end"
         )
-    steps = settings.get("eval_steps") or settings.number("logging_steps")
     return {
         **_held_out(held_out, val_size, settings),
-        "steps": int(steps) if settings.get("eval_strategy") == "steps" else AT_THE_END_ONLY,
+        **_when_evaluated(settings),
         "perDeviceBatchSize": settings.get("per_device_eval_batch_size"),
+        **({"loadBest": True} if settings.flag("load_best_model_at_end") else {}),
     }
+
+
+def _when_evaluated(settings: Settings) -> Block:
+    strategy = settings.text("eval_strategy")
+    if strategy == "steps":
+        steps = settings.get("eval_steps") or settings.number("logging_steps")
+        return {"steps": int(steps)}
+    interval = EvaluationInterval.EPOCH if strategy == "epoch" else EvaluationInterval.END
+    return {"interval": interval.value}
 
 
 def _held_out(held_out: list[Block], val_size: float, settings: Settings) -> Block:
@@ -192,7 +222,9 @@ def _held_out(held_out: list[Block], val_size: float, settings: Settings) -> Blo
 
 def _checkpoints(settings: Settings) -> Block:
     limit = settings.get("save_total_limit") or 0
-    return {"steps": int(settings.number("save_steps")), **({"limit": limit} if limit > 0 else {})}
+    by_epoch = settings.text("save_strategy") == "epoch"
+    when = {"interval": CheckpointInterval.EPOCH.value} if by_epoch else {"steps": int(settings.number("save_steps"))}
+    return {**when, **({"limit": limit} if limit > 0 else {})}
 
 
 def _resources(settings: Settings, options: Options) -> Block:

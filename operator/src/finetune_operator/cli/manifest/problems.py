@@ -28,7 +28,7 @@ PATTERNS: Mapping[str, str] = {
 }
 
 # Rules that span fields come joined in one text, each as `field: message`, because they belong to the model as a whole.
-_NEXT_RULE = re.compile(r"; (?=[A-Za-z][A-Za-z.]*: )")
+_NEXT_RULE = re.compile(r"; (?=[A-Za-z][A-Za-z0-9.]*: )")
 
 
 def explain(error: ValidationError, root: type[BaseModel], document: Any) -> list[str]:
