@@ -46,7 +46,7 @@ cluster-down: ## Stop the devcluster
 ## --- test
 
 .PHONY: test
-test: lint types unit integration e2e ## Everything that CI runs
+test: lint types unit integration faults e2e ## Everything that CI runs
 
 .PHONY: unit
 unit: setup ## Unit tests, in seconds
@@ -55,6 +55,20 @@ unit: setup ## Unit tests, in seconds
 .PHONY: integration
 integration: binaries ## Tests against a real control plane and the real training code
 	$(BIN)/pytest tests/integration
+
+.PHONY: faults
+faults: setup ## Training that is killed, stopped, hung and starved of disk, in short
+	$(BIN)/pytest tests/faults
+
+.PHONY: campaign
+campaign: setup ## The same at length: 100 SIGKILLs and 50 SIGTERMs at random moments of a 200-step run
+	$(BIN)/python tests/faults/kill_campaign.py --kills 100 --terms 50
+
+.PHONY: chart
+chart: binaries ## Everything about the chart and GitOps: lint, renders, drift, alerts; then installs, upgrades and syncs on a real control plane
+	"$$($(BIN)/devcluster binaries)"/helm lint --strict charts/finetune-operator
+	$(BIN)/pytest --numprocesses auto tests/unit/test_chart_*.py tests/unit/test_argocd_health.py tests/unit/test_plan_kstatus.py tests/unit/test_shell_metrics.py
+	$(BIN)/pytest tests/integration/test_chart_*.py tests/integration/test_gitops.py
 
 .PHONY: e2e
 e2e: binaries ## The whole chain, from kubectl apply to an answered chat, with faults on the way
@@ -87,7 +101,7 @@ manifests: crds binaries ## Generate the chart's schema and deploy/ (for kubectl
 	$(BIN)/python -m finetune_operator.chart_schema
 	{ echo '# The chart rendered with its defaults by `make manifests`. Do not edit.'; \
 	  "$$($(BIN)/devcluster binaries)"/helm template finetune-operator charts/finetune-operator \
-	    --namespace finetune-operator --set crds.install=false; \
+	    --namespace finetune-operator --skip-tests --set crds.install=false; \
 	} > deploy/operator.yaml.tmp
 	mv deploy/operator.yaml.tmp deploy/operator.yaml
 

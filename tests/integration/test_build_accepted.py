@@ -25,13 +25,20 @@ from finetune_operator.settings import Settings
 from manifest_builders import CERTIFICATE, NAMESPACE, a_job
 from support_wait import eventually
 
-SETTINGS = Settings.model_validate({"images": {"pullSecrets": ["registry"]}, "storage": {"storageClassName": "fast"}})
+SETTINGS = Settings.model_validate(
+    {
+        "images": {"pullSecrets": ["registry"]},
+        "storage": {"storageClassName": "fast"},
+        "cache": {"claim": "models"},
+    }
+)
 EVERYTHING: dict[str, Any] = {
     "model": {"source": "pvc://shared/qwen", "tokenSecret": {"name": "hub"}},
     "datasets": [
         {"source": "pvc://chats/chats.jsonl"},
         {"source": "configmap://tiny/identity.json"},
         {"source": "oci://registry.example/chats:1"},
+        {"source": "s3://lake/chats", "tokenSecret": {"name": "lake"}},
     ],
     "tracking": {"wandb": {"project": "p", "apiKeySecret": {"name": "wandb"}}},
     "merge": {"push": {"target": "hf://org/tuned", "tokenSecret": {"name": "push"}}},
@@ -54,6 +61,7 @@ EVERYTHING: dict[str, Any] = {
 SPECS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "everything": EVERYTHING,
+    "a model in an image": {"model": {"source": "oci://registry.example/models/qwen:V1@sha256:0f"}},
     "its own claim, on the CPU": {
         "storage": {"size": "1Gi", "storageClassName": "slow", "retention": "Delete"},
         "resources": {"gpusPerNode": 0, "cpu": "500m", "memory": "1Gi"},
@@ -88,7 +96,7 @@ def children(job: JobView) -> list[Manifest]:
     return [
         config_map.build(job, SETTINGS, CERTIFICATE),
         claim.build(job, SETTINGS),
-        prepare_job.build(job, SETTINGS),
+        prepare_job.build(job, SETTINGS, has_cache=True),
         train_job.build(job, SETTINGS, 12, "operator-system"),
         headless_service.build(job, 12),
         merge_job.build(job, SETTINGS),

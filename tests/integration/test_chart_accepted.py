@@ -12,6 +12,7 @@ from finetune_devcluster import Cluster
 from finetune_devcluster.processes import wait_until
 from wrong_manifests import valid_manifest
 
+MONITORING = Path(__file__).parent / "data" / "monitoring-crds.yaml"
 DEFINITION = "customresourcedefinition/finetunejobs.finetune-operator.io"
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
 OBJECTS_OF_RELEASE = f"app.kubernetes.io/instance={RELEASE}"
@@ -25,6 +26,11 @@ def bare_cluster() -> Iterator[Cluster]:
     with Cluster(f"chart-{os.getpid()}", node=False) as cluster:
         # Its label `restricted` makes the API server refuse an operator pod that asks for more than it needs.
         kubectl(cluster, "apply", "-f", ROOT / "deploy" / "namespace.yaml")
+        kubectl(cluster, "apply", "--server-side", "-f", MONITORING)
+        for kind in ("servicemonitors", "prometheusrules"):
+            kubectl(
+                cluster, "wait", "--for=condition=Established", f"crd/{kind}.monitoring.coreos.com", "--timeout=30s"
+            )
         for team in ("team-a", "team-b"):
             kubectl(cluster, "create", "namespace", team)
         yield cluster
@@ -60,7 +66,7 @@ def may(cluster: Cluster, who: str, verb: str, what: str, namespace: str = "team
 
 def generations(cluster: Cluster) -> dict[str, int]:
     """How often the desired state of each object of the release was changed."""
-    kinds = "deployments,services,configmaps,serviceaccounts,clusterroles,clusterrolebindings,crds"
+    kinds = "deployments,services,configmaps,serviceaccounts,clusterroles,clusterrolebindings,crds,networkpolicies"
     listed = kubectl(cluster, "get", kinds, "-n", NAMESPACE, "--selector", OBJECTS_OF_RELEASE, "--output=json")
     objects = [item["metadata"] | {"kind": item["kind"]} for item in json.loads(listed)["items"]]
     return {f"{item['kind']}/{item['name']}": item.get("generation", 1) for item in objects}
@@ -70,6 +76,22 @@ def generations(cluster: Cluster) -> dict[str, int]:
 def test_every_kind_of_values_is_accepted(bare_cluster: Cluster, values: Path) -> None:
     applied = kubectl(bare_cluster, "apply", *STRICT_DRY_RUN, "-f", "-", stdin=rendered_text("--values", values))
     assert "deployment.apps" in applied
+
+
+def test_what_watches_and_guards_the_operator_can_be_installed(installed: Cluster) -> None:
+    release(installed, "upgrade", "--values", CHART / "ci" / "everything-values.yaml")
+    kinds = "servicemonitors,prometheusrules,networkpolicies,configmaps"
+    listed = kubectl(installed, "get", kinds, "-A", "--selector", OBJECTS_OF_RELEASE, "--output=name").split()
+    assert sorted(listed) == [
+        "configmap/tuner",
+        "configmap/tuner-dashboard",
+        "networkpolicy.networking.k8s.io/tuner",
+        "networkpolicy.networking.k8s.io/tuner-prepare",
+        "networkpolicy.networking.k8s.io/tuner-serve",
+        "networkpolicy.networking.k8s.io/tuner-train",
+        "prometheusrule.monitoring.coreos.com/tuner",
+        "servicemonitor.monitoring.coreos.com/tuner",
+    ]
 
 
 def test_the_folder_for_kubectl_is_accepted(bare_cluster: Cluster) -> None:
@@ -90,7 +112,7 @@ def test_upgrading_to_the_same_values_changes_nothing(installed: Cluster) -> Non
     for _ in range(2):
         release(installed, "upgrade")
     assert generations(installed) == before
-    assert kubectl(installed, "diff", "-f", "-", stdin=rendered_text()) == ""
+    assert kubectl(installed, "diff", "-f", "-", stdin=rendered_text("--skip-tests")) == ""
 
 
 def test_new_settings_reach_the_operator_with_an_upgrade(installed: Cluster) -> None:
@@ -100,8 +122,8 @@ def test_new_settings_reach_the_operator_with_an_upgrade(installed: Cluster) -> 
 
 
 def test_argocds_way_to_apply_and_compare_finds_no_difference(installed: Cluster) -> None:
-    kubectl(installed, "apply", *AS_ARGOCD, "-f", "-", stdin=rendered_text())
-    assert kubectl(installed, "diff", *AS_ARGOCD, "-f", "-", stdin=rendered_text()) == ""
+    kubectl(installed, "apply", *AS_ARGOCD, "-f", "-", stdin=rendered_text("--skip-tests"))
+    assert kubectl(installed, "diff", *AS_ARGOCD, "-f", "-", stdin=rendered_text("--skip-tests")) == ""
 
 
 def test_a_job_in_git_shows_no_difference_to_the_job_in_the_cluster(installed: Cluster) -> None:

@@ -53,6 +53,14 @@ def test_an_installed_operator_becomes_ready_and_takes_up_jobs(node_cluster: Clu
     assert "condition met" in expect(node_cluster, *SUSPENDED, "-n", "default")
 
 
+def test_helms_test_passes_where_the_operator_is_ready_and_leaves_nothing(node_cluster: Cluster) -> None:
+    deploy(node_cluster)
+    done = helm("test", RELEASE, "--namespace", NAMESPACE, "--logs", environment=node_cluster.client_environment())
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "is ready" in expect(node_cluster, "get", "events", "-n", NAMESPACE) + done.stdout
+    assert f"{RELEASE}-test" not in expect(node_cluster, "get", "pods", "-n", NAMESPACE)
+
+
 def test_a_namespaced_operator_takes_up_jobs_of_its_namespaces_only(node_cluster: Cluster) -> None:
     deploy(node_cluster)
     deploy(node_cluster, "--values", CHART / "ci" / "namespaced-values.yaml")

@@ -54,6 +54,8 @@ class Cluster:
         self.writes = 0
         self._parsed = (self.spec, spec_of(**self.spec))
         self.events: list[tuple[str, str]] = []
+        self.history: list[Manifest] = []
+        """The FineTuneJob, as anybody could have read it at some moment."""
 
     # --- the operator's side
 
@@ -135,6 +137,7 @@ class Cluster:
     def _write_status(self, status: FineTuneJobStatus) -> bool:
         changed = status.to_manifest() != self.status.to_manifest()
         self.status = status
+        self._record()
         return changed
 
     # --- the controllers' side
@@ -153,7 +156,11 @@ class Cluster:
             return False
         self.spec = self.spec | self.edits.pop(0)
         self.generation += 1
+        self._record()
         return True
+
+    def _record(self) -> None:
+        self.history.append({"metadata": {"generation": self.generation}, "status": self.status.to_manifest()})
 
     def _end_job(self, name: str) -> bool:
         codes = list(self.exit_codes.get(name, (0,)))

@@ -49,7 +49,7 @@ class StageProcess:
         )
         assert text in self.log.read_text(), self.log.read_text()
 
-    def end(self, seconds: float = 120) -> Ended:
+    def end(self, seconds: float = 240) -> Ended:
         """Wait for the end of the process."""
         code = self.process.wait(seconds)
         words = self._words.read_text() if self._words.exists() else ""

@@ -65,6 +65,43 @@ WRONG = (
     Wrong("a negative learning rate", "spec.training.learningRate", "-1e-4", "spec.training.learningRate"),
     Wrong("a learning rate of zero", "spec.training.learningRate", "0", "spec.training.learningRate"),
     Wrong("a learning rate that is a bare number", "spec.training.learningRate", 0.0001, "spec.training.learningRate"),
+    Wrong("an adapter with method Full", "spec.adapter", {"source": "hf://a/b"}, "spec.adapter", method="Full"),
+    Wrong("an adapter on this machine", "spec.adapter", {"source": "ftp://a/b"}, "spec.adapter.source"),
+    Wrong("a restart count of another schedule", "spec.training", {"schedulerOptions": {"cycles": 2}}, "cycles"),
+    Wrong("a power of another schedule", "spec.training", {"schedulerOptions": {"power": "2"}}, "power"),
+    Wrong(
+        "two ends of a schedule",
+        "spec.training",
+        {
+            "scheduler": "CosineWithMinLR",
+            "schedulerOptions": {"minLearningRate": "1e-6", "minLearningRateRatio": "0.1"},
+        },
+        "minLearningRateRatio",
+    ),
+    Wrong(
+        "a schedule that ends above its begin",
+        "spec.training",
+        {"scheduler": "Polynomial", "schedulerOptions": {"minLearningRate": "1e-3"}},
+        "minLearningRate",
+    ),
+    Wrong("a beta of one", "spec.training.adam", {"beta2": "1"}, "beta2"),
+    Wrong("adam with SGD", "spec.training", {"optimizer": "SGD", "adam": {}}, "adam"),
+    Wrong("label smoothing of everything", "spec.training.labelSmoothing", "1", "labelSmoothing"),
+    Wrong("LoRA+ of a full tune", "spec.training.loraPlusRatio", "16", "loraPlusRatio", method="Full"),
+    Wrong("LoRA+ that stands still", "spec.training.loraPlusRatio", "0", "loraPlusRatio"),
+    Wrong(
+        "rows by length in their own order", "spec.training", {"groupByLength": True, "shuffle": False}, "groupByLength"
+    ),
+    Wrong(
+        "a best checkpoint that is not measured",
+        "spec.evaluation",
+        {"rows": 5, "loadBest": True, "steps": 30},
+        "loadBest",
+    ),
+    Wrong(
+        "the best of one at the end", "spec.evaluation", {"rows": 5, "loadBest": True, "interval": "End"}, "loadBest"
+    ),
+    Wrong("a system prompt without words", "spec.tokenization.defaultSystem", "", "spec.tokenization.defaultSystem"),
     Wrong("a learning rate above one", "spec.training.learningRate", "10", "spec.training.learningRate"),
     Wrong("no epochs at all", "spec.training.epochs", 0, "spec.training.epochs"),
     Wrong("zero steps", "spec.training.maxSteps", 0, "spec.training.maxSteps"),

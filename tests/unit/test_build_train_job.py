@@ -15,6 +15,7 @@ TWO_NODES: dict[str, Any] = {
     "resources": {"nodes": 2, "gpusPerNode": 8},
     "storage": {"accessMode": "ReadWriteMany"},
 }
+CUSTOMARY = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 
 
 def train(attempt: int = 0, **spec: Any) -> Manifest:
@@ -70,7 +71,27 @@ def test_nodes_are_chosen_as_the_job_says() -> None:
     asked = {"nodeSelector": {"gpu": "h200"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]}
     pod = train(resources=asked)["spec"]["template"]["spec"]
     assert pod["nodeSelector"] == {"gpu": "h200"}
-    assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+    assert pod["tolerations"] == [CUSTOMARY, {"key": "gpu", "operator": "Exists"}]
+
+
+def test_a_pod_without_gpus_bears_no_taint_and_chooses_no_node_of_its_own() -> None:
+    pod = train(resources={"gpusPerNode": 0})["spec"]["template"]["spec"]
+    assert not {"tolerations", "nodeSelector"} & pod.keys()
+
+
+def test_the_customary_taint_has_the_name_of_the_gpus() -> None:
+    pod = train(resources={"gpuResourceName": "amd.com/gpu"})["spec"]["template"]["spec"]
+    assert pod["tolerations"] == [CUSTOMARY | {"key": "amd.com/gpu"}]
+
+
+def test_pods_with_gpus_get_the_settings_placement_and_the_job_has_the_last_word() -> None:
+    gpu = {"nodeSelector": {"pool": "gpu", "zone": "a"}, "tolerations": [{"key": "team", "operator": "Exists"}]}
+    settings = Settings.model_validate({"gpu": gpu})
+    asked = {"nodeSelector": {"zone": "b"}, "tolerations": gpu["tolerations"]}
+    job = a_job().with_spec(resources=asked).job()
+    pod = train_job.build(job, settings, 0, "operator-system")["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"pool": "gpu", "zone": "b"}
+    assert pod["tolerations"] == [CUSTOMARY, {"key": "team", "operator": "Exists"}]
 
 
 def test_the_trainer_is_told_where_to_report_its_progress() -> None:

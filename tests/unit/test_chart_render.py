@@ -32,16 +32,18 @@ def test_helm_finds_nothing_to_complain_about(values: Path) -> None:
 
 
 @pytest.mark.parametrize("values", VALUES_FILES, ids=lambda path: path.stem)
-def test_two_renders_are_equal_and_have_no_hooks(values: Path) -> None:
+def test_two_renders_are_equal_and_have_no_hook_but_helms_test(values: Path) -> None:
     text = rendered_text("--values", values)
     assert text == rendered_text("--values", values, "--is-upgrade")
-    assert "helm.sh/hook" not in text
+    assert "helm.sh/hook" not in rendered_text("--values", values, "--skip-tests")
+    [tried] = of_kind(render("--values", values), "Pod")
+    assert tried["metadata"]["annotations"]["helm.sh/hook"] == "test"
 
 
 def test_every_namespaced_object_names_its_namespace(defaults: list[Manifest]) -> None:
     cluster_wide = {"CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"}
     namespaces = {m["kind"]: m["metadata"].get("namespace") for m in defaults if m["kind"] not in cluster_wide}
-    assert set(namespaces) == {"ConfigMap", "Deployment", "Service", "ServiceAccount"}
+    assert set(namespaces) == {"ConfigMap", "Deployment", "Pod", "Service", "ServiceAccount"}
     assert set(namespaces.values()) == {NAMESPACE}
 
 
@@ -74,7 +76,7 @@ def test_no_role_holds_a_wildcard_or_secrets(values: Path) -> None:
     manifests = render("--values", values)
     rules = [rule for kind in ("ClusterRole", "Role") for role in of_kind(manifests, kind) for rule in role["rules"]]
     words = {word for rule in rules for part in rule.values() for word in part}
-    assert rules
+    assert bool(rules) == (values.stem != "account-values")
     assert not words & {"*", "secrets", "escalate", "bind", "impersonate", "pods/exec"}
 
 
@@ -102,11 +104,45 @@ def test_the_builtin_roles_of_users_cover_jobs(defaults: list[Manifest], role: s
 
 @pytest.mark.parametrize("values", VALUES_FILES, ids=lambda path: path.stem)
 def test_the_operator_can_read_the_settings_that_it_is_given(values: Path, tmp_path: Path) -> None:
-    [config] = of_kind(render("--values", values), "ConfigMap")
-    file = tmp_path / "settings.yaml"
-    file.write_text(config["data"]["settings.yaml"])
     wanted = (yaml.safe_load(values.read_text()) or {}).get("settings", {})
-    assert Settings.load(file) == Settings.model_validate(wanted)
+    assert settings_of(render("--values", values, "--set", "imageRegistry="), tmp_path) == Settings.model_validate(
+        wanted
+    )
+
+
+def settings_of(manifests: list[Manifest], folder: Path) -> Settings:
+    [text] = [m["data"]["settings.yaml"] for m in of_kind(manifests, "ConfigMap") if "settings.yaml" in m["data"]]
+    file = folder / "settings.yaml"
+    file.write_text(text)
+    return Settings.load(file)
+
+
+@pytest.mark.parametrize(
+    ("named", "pulled"),
+    [
+        ("finetune-operator/trainer:1", "r.example.com/m/finetune-operator/trainer:1"),
+        ("ghcr.io/a/trainer:1", "r.example.com/m/a/trainer:1"),
+        ("localhost:5000/trainer@sha256:" + "a" * 64, "r.example.com/m/trainer@sha256:" + "a" * 64),
+        ("localhost/trainer", "r.example.com/m/trainer"),
+        ("trainer:1.2", "r.example.com/m/trainer:1.2"),
+    ],
+    ids=["no registry", "a registry", "a port and a digest", "localhost", "a name alone"],
+)
+def test_a_registry_of_your_own_takes_the_place_of_the_one_that_an_image_names(
+    named: str, pulled: str, tmp_path: Path
+) -> None:
+    manifests = render("--set", f"imageRegistry=r.example.com/m,settings.images.trainer={named}")
+    assert settings_of(manifests, tmp_path).images.trainer == pulled
+
+
+def test_a_registry_of_your_own_holds_every_image(tmp_path: Path) -> None:
+    manifests = render("--set", "imageRegistry=r.example.com,image.repository=ghcr.io/x/operator")
+    images = settings_of(manifests, tmp_path).images.model_dump(exclude={"pull_policy", "pull_secrets"})
+    [tried] = of_kind(manifests, "Pod")
+    pods = [pod(manifests)["spec"], tried["spec"]]
+    pulled = [*images.values(), *(container["image"] for spec in pods for container in spec["containers"])]
+    assert len(pulled) >= 6
+    assert [image for image in pulled if not image.startswith("r.example.com/")] == []
 
 
 def test_new_settings_make_a_new_pod(defaults: list[Manifest]) -> None:
@@ -127,9 +163,19 @@ def test_the_service_leads_to_the_ports_of_the_operator() -> None:
     assert service["spec"]["selector"].items() <= pod(manifests, "tuner")["metadata"]["labels"].items()
 
 
-def test_one_operator_runs_at_a_time(defaults: list[Manifest]) -> None:
+def test_one_operator_runs_at_a_time_and_no_budget_keeps_its_node_from_being_drained(defaults: list[Manifest]) -> None:
     spec = the(defaults, "Deployment")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    assert of_kind(render("--values", EVERYTHING), "PodDisruptionBudget") == []
+
+
+def test_helms_test_asks_the_service_of_the_operator() -> None:
+    manifests = render("--values", EVERYTHING)
+    [tried] = of_kind(manifests, "Pod")
+    [container] = tried["spec"]["containers"]
+    assert container["command"] == ["finetune-operator", "check", f"http://tuner-progress.{NAMESPACE}.svc:8080"]
+    assert container["image"] == pod(manifests, "tuner")["spec"]["containers"][0]["image"]
+    assert tried["spec"]["automountServiceAccountToken"] is False
 
 
 def test_the_operator_is_started_with_an_argument_list_and_knows_its_pod(defaults: list[Manifest]) -> None:
@@ -199,6 +245,13 @@ def test_rights_can_be_left_to_others() -> None:
         ("replicas=2", "replicas"),
         ("crds.install=perhaps", "/crds/install"),
         ("tolerations[0].effect=NoWay", "/tolerations/0/effect"),
+        ("settings.gpu.tolerations[0].effect=NoWay", "/settings/gpu/tolerations/0/effect"),
+        ("imageRegistry=https://registry.example.com/", "/imageRegistry"),
+        ("metrics.serviceMonitor.interval=often", "/metrics/serviceMonitor/interval"),
+        ("metrics.prometheusRule.runbook=", "/metrics/prometheusRule/runbook"),
+        ("networkPolicy.jobs.namespaces[0]=Team_A", "/networkPolicy/jobs/namespaces/0"),
+        ("networkPolicy.operator.apiServerPorts[0]=0", "/networkPolicy/operator/apiServerPorts/0"),
+        ("networkPolicy.enabled=true", "enabled"),
     ],
 )
 def test_a_wrong_value_is_refused_with_the_name_of_its_field(value: str, field: str) -> None:

@@ -1,4 +1,4 @@
-"""Settings, refusals, status, events and metrics: what the operator says to people."""
+"""Settings, refusals, status and events: what the operator says to people."""
 
 import asyncio
 import datetime as dt
@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.api import conditions
 from finetune_operator.api.status import Condition, ConditionStatus, FineTuneJobStatus
 from finetune_operator.plan.types import Event, Plan
 from finetune_operator.shell import refusals
@@ -15,8 +14,6 @@ from finetune_operator.shell.client import Api
 from finetune_operator.shell.errors import ApiError, Request, api_error
 from finetune_operator.shell.events import Events
 from finetune_operator.shell.main import load_settings
-from finetune_operator.shell.metrics import Metrics
-from finetune_operator.shell.queue import Key
 from finetune_operator.shell.status_writer import write_status
 from scripted_api import ScriptedApi, refusal
 
@@ -217,16 +214,3 @@ def test_an_event_that_is_refused_is_only_logged(caplog: pytest.LogCaptureFixtur
     api = ScriptedApi({("POST", EVENTS): (403, refusal("Forbidden", "may not create events"))})
     tell(api, Event(type="Normal", reason="Training", message=""))
     assert "event Training of team/tuned not told" in caplog.text
-
-
-def test_jobs_are_counted_by_the_stage_that_people_see() -> None:
-    metrics = Metrics(lambda: 3)
-    for name, stage in (("a", "Training"), ("b", "Training"), ("c", "Serving"), ("d", "Failed")):
-        metrics.observe(Key("team", name), FineTuneJobStatus(conditions=[ready(stage)]))
-    metrics.forget(Key("team", "d"))
-    metrics.observe(Key("team", "c"), FineTuneJobStatus(conditions=[ready(conditions.COMPLETED)]))
-    text = metrics.text().decode()
-    assert 'finetune_jobs{stage="Training"} 2.0' in text
-    assert 'finetune_jobs{stage="Completed"} 1.0' in text
-    assert "Serving" not in text
-    assert "finetune_queue_depth 3.0" in text

@@ -21,8 +21,37 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- .Values.serviceAccount.name | default $made -}}
 {{- end }}
 
-{{- define "finetune-operator.image" -}}
-{{- with .Values.image -}}
-{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ end -}}
+{{- /* Image as it is pulled: with imageRegistry in the place of its own registry, if it names one. */}}
+{{- define "finetune-operator.mirrored" -}}
+{{- $parts := splitList "/" .image -}}
+{{- $names := and (gt (len $parts) 1) (or (contains "." (first $parts)) (contains ":" (first $parts)) (eq (first $parts) "localhost")) -}}
+{{- if not .registry }}{{ .image }}
+{{- else if $names }}{{ .registry }}/{{ rest $parts | join "/" }}
+{{- else }}{{ .registry }}/{{ .image }}
 {{- end -}}
+{{- end }}
+
+{{- define "finetune-operator.image" -}}
+{{- $version := printf ":%s" (.Values.image.tag | default .Chart.AppVersion) -}}
+{{- with .Values.image.digest }}{{ $version = printf "@%s" . }}{{ end -}}
+{{- include "finetune-operator.mirrored" (dict "image" (print .Values.image.repository $version) "registry" .Values.imageRegistry) -}}
+{{- end }}
+
+{{- /* The operator's settings as it reads them. */}}
+{{- define "finetune-operator.settings" -}}
+{{- $settings := deepCopy .Values.settings -}}
+{{- range $stage, $image := omit $settings.images "pullPolicy" "pullSecrets" -}}
+{{- $_ := set $settings.images $stage (include "finetune-operator.mirrored" (dict "image" $image "registry" $.Values.imageRegistry)) -}}
+{{- end -}}
+{{- toYaml $settings -}}
+{{- end }}
+
+{{- define "finetune-operator.dnsEgress" -}}
+- to:
+    {{- toYaml .Values.networkPolicy.dns | nindent 4 }}
+  ports:
+    {{- range .Values.networkPolicy.dnsPorts }}
+    - {protocol: UDP, port: {{ . }}}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
 {{- end }}

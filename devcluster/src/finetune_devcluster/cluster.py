@@ -38,10 +38,20 @@ class Cluster:
     `up` and `down` may be called in any state, also after a call that was killed half-way.
     """
 
-    def __init__(self, name: str = "default", root: Path | None = None, *, node: bool = True, gpus: int = 0) -> None:
+    def __init__(
+        self,
+        name: str = "default",
+        root: Path | None = None,
+        *,
+        node: bool = True,
+        gpus: int = 0,
+        images: Path | None = None,
+    ) -> None:
         self.layout = Layout((root or default_home()).resolve(), name)
         self.node = node
         self.gpus = gpus
+        # The folder with the programs of the images, where they are not this environment's
+        self.images = images
 
     @property
     def kubeconfig(self) -> Path:
@@ -144,7 +154,7 @@ class Cluster:
         self._start_daemon(components.controller_manager(self.layout, programs, issued))
         self._start_daemon(components.scheduler(self.layout, programs))
         if self.node:
-            self._start_daemon(components.process_node(self.layout, joined, issued, self.gpus))
+            self._start_daemon(components.process_node(self.layout, joined, issued, self.gpus, self.images))
 
     def _start_daemon(self, component: Component) -> None:
         pid_file = self.layout.pid_file(component.name)

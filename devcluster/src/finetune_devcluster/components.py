@@ -153,7 +153,10 @@ def scheduler(layout: Layout, binaries: Path) -> Component:
     return Component(SCHEDULER, (str(binaries / SCHEDULER), *_flags(settings)))
 
 
-def process_node(layout: Layout, network: Network, credentials: Credentials, gpus: int) -> Component:
+def process_node(
+    layout: Layout, network: Network, credentials: Credentials, gpus: int, images: Path | None = None
+) -> Component:
+    """``images``: the folder with the programs of the images. Default: this environment's bin folder."""
     settings = {
         "kubeconfig": layout.component_kubeconfig(NODE),
         "state-dir": layout.node_state,
@@ -166,7 +169,7 @@ def process_node(layout: Layout, network: Network, credentials: Credentials, gpu
         "tls-key": credentials.kubelet.key,
         "client-ca": credentials.authority.certificate,
         # Not resolved: a virtual environment's python is a link that leads out of its bin folder.
-        "path-prefix": Path(sys.executable).parent,
+        "path-prefix": images or Path(sys.executable).parent,
     }
     program = (sys.executable, "-m", "finetune_devcluster.node", *_flags(settings))
     return Component(NODE, program)

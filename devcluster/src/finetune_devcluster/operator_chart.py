@@ -1,6 +1,7 @@
 """Installs the operator into a cluster as a user would: with Helm, from the chart in this checkout, under the chart's own rights."""
 
 import subprocess
+from pathlib import Path
 
 from finetune_devcluster import binaries
 from finetune_devcluster.cluster import Cluster
@@ -13,14 +14,17 @@ NAMESPACE = "finetune-operator"
 WAIT = "120s"
 
 
-def install(cluster: Cluster, *options: str) -> None:
-    """`helm upgrade --install`, waiting until the operator's pod is ready. Raises DevclusterError with Helm's words."""
+def install(cluster: Cluster, *options: str, chart: Path | None = None) -> None:
+    """`helm upgrade --install`, waiting until the operator's pod is ready. Raises DevclusterError with Helm's words.
+
+    ``chart`` is another version of the chart than this checkout's.
+    """
     say("installing the operator's chart")
     root = project_root()
     values = root / "devcluster" / "operator-values.yaml"
     _helm(
         cluster,
-        *("upgrade", "--install", RELEASE, str(root / "charts" / "finetune-operator")),
+        *("upgrade", "--install", RELEASE, str(chart or root / "charts" / "finetune-operator")),
         *("--namespace", NAMESPACE, "--create-namespace", "--values", str(values)),
         *("--wait", "--timeout", WAIT, *options),
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from finetune_operator.api.base import ApiModel, DnsSubdomain, Quantity
+from finetune_operator.api.base import ApiModel, DnsLabel, DnsSubdomain, Quantity
 from finetune_operator.api.resources import NodeSelector, Tolerations
 from finetune_operator.settings import PullPolicy, Settings
 
@@ -14,6 +14,9 @@ KubernetesObject = dict[str, Any]
 """A part of a pod that the API server itself checks."""
 Annotations = dict[str, str]
 # Empty means that the chart chooses.
+Peers = Annotated[list[KubernetesObject], Field(max_length=64)]
+"""Entries of `from` or `to` of a NetworkPolicy."""
+Port = Annotated[int, Field(ge=1, le=65535)]
 OptionalDnsLabel = Annotated[str, StringConstraints(max_length=63, pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$")]
 
 
@@ -75,11 +78,92 @@ class ComputeResources(ApiModel):
     """What the container may use at most."""
 
 
+class ServiceMonitor(ApiModel):
+    """A ServiceMonitor, which has the Prometheus Operator scrape the operator."""
+
+    enabled: bool = False
+    """Make it. The cluster needs the Prometheus Operator's definitions."""
+    interval: str = Field(default="30s", pattern=r"^([0-9]+(ms|s|m|h))+$")
+    """How often."""
+    labels: Annotations = {}
+    """Further labels, by which the Prometheus in your cluster chooses what it scrapes."""
+
+
+class PrometheusRule(ApiModel):
+    """A PrometheusRule with the alerts of docs/monitoring.md."""
+
+    enabled: bool = False
+    """Make it. The cluster needs the Prometheus Operator's definitions."""
+    labels: Annotations = {}
+    """Further labels, by which the Prometheus in your cluster chooses its rules."""
+    runbook: str = Field(default="docs/monitoring.md", min_length=1)
+    """Where docs/monitoring.md can be read: each alert links to its heading there."""
+
+
+class Dashboard(ApiModel):
+    """A ConfigMap with the dashboard, which Grafana's sidecar loads."""
+
+    enabled: bool = False
+    """Make it."""
+    labels: Annotations = {"grafana_dashboard": "1"}
+    """Labels by which the sidecar finds it."""
+
+
+class Metrics(ApiModel):
+    """Figures for Prometheus. The operator always shows them under /metrics on port 8080."""
+
+    service_monitor: ServiceMonitor = ServiceMonitor()
+    """A ServiceMonitor, which has the Prometheus Operator scrape the operator."""
+    prometheus_rule: PrometheusRule = PrometheusRule()
+    """A PrometheusRule with the alerts of docs/monitoring.md."""
+    dashboard: Dashboard = Dashboard()
+    """A ConfigMap with the dashboard, which Grafana's sidecar loads."""
+
+
+class OperatorPolicy(ApiModel):
+    """NetworkPolicy of the operator's pod."""
+
+    enabled: bool = False
+    """Make it: only training pods reach the progress port, and the operator reaches DNS and the API server only."""
+    metrics_from: Peers = []
+    """Who may read the metrics. Empty: everybody."""
+    api_server_ports: list[Port] = [443, 6443]
+    """Ports that the API server listens on, before and behind the Service `kubernetes`."""
+
+
+class JobPolicies(ApiModel):
+    """NetworkPolicies of the jobs' pods: only prepare and merge pods reach the world."""
+
+    namespaces: list[DnsLabel] = []
+    """Namespaces that get them; they have to exist. Empty: none."""
+    except_addresses: list[str] = ["169.254.169.254/32", "fd00:ec2::254/128"]
+    """Addresses that prepare and merge pods never reach: a cloud's metadata service gives out the node's credentials."""
+    train_egress: list[KubernetesObject] = []
+    """Further egress rules of training pods, such as to a tracking server. They reach DNS, the operator and each other."""
+    serve_from: Peers = []
+    """Who may ask a served model. Empty: everybody."""
+
+
+class NetworkPolicies(ApiModel):
+    """NetworkPolicies. The cluster's network has to enforce them."""
+
+    dns: Peers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}]
+    """Where the cluster's DNS servers are."""
+    dns_ports: list[Port] = [53]
+    """Ports that they listen on."""
+    operator: OperatorPolicy = OperatorPolicy()
+    """NetworkPolicy of the operator's pod."""
+    jobs: JobPolicies = JobPolicies()
+    """NetworkPolicies of the jobs' pods: only prepare and merge pods reach the world."""
+
+
 class Values(ApiModel):
     """Values of the chart."""
 
     fullname_override: OptionalDnsLabel = ""
     """Name of the objects of the chart. Empty: made from the release's name."""
+    image_registry: str = Field(default="", max_length=253, pattern=r"^([a-z0-9][a-zA-Z0-9._:/-]*[a-zA-Z0-9])?$")
+    """Registry that all images are pulled from, the operator's and the stages'. Empty: as each is named."""
     image: Image = Image()
     """The operator's own image."""
     image_pull_secrets: list[PullSecret] = []
@@ -114,5 +198,9 @@ class Values(ApiModel):
         "capabilities": {"drop": ["ALL"]},
     }
     """Security context of the container."""
+    metrics: Metrics = Metrics()
+    """Figures for Prometheus. The operator always shows them under /metrics on port 8080."""
+    network_policy: NetworkPolicies = NetworkPolicies()
+    """NetworkPolicies. The cluster's network has to enforce them."""
     settings: Settings = Settings()
     """Settings of the operator. A change restarts it; running jobs are not touched by that."""

@@ -9,7 +9,8 @@ import yaml
 from pydantic import Field
 
 from finetune_operator.api.base import ApiModel, DnsLabel, DnsSubdomain, Quantity
-from finetune_operator.api.run import Hub
+from finetune_operator.api.resources import NodeSelector, Tolerations
+from finetune_operator.api.run import Hub, WatchdogBounds
 
 
 class PullPolicy(enum.StrEnum):
@@ -59,6 +60,17 @@ class Stages(ApiModel):
     """The serving pods, where the job's serving block does not say."""
 
 
+class GpuPods(ApiModel):
+    """What holds for the pods that ask for GPUs, besides what the job says."""
+
+    node_selector: NodeSelector = {}
+    """Labels of the nodes. A job that asks for another value of the same label has its way."""
+    tolerations: Tolerations = []
+    """Taints that the pods bear. The one that bears the name of their GPU resource, such as nvidia.com/gpu, they always bear."""
+    memory: Quantity | None = None
+    """Memory of one GPU, such as 80Gi, for jobs that do not say. Default: unknown, so that no job is refused for it."""
+
+
 class ProgressEndpoint(ApiModel):
     """Where trainers report how far they are."""
 
@@ -77,6 +89,13 @@ class ClaimDefaults(ApiModel):
     """StorageClass. Default: the cluster's default class."""
 
 
+class Cache(ApiModel):
+    """What jobs share of what they download."""
+
+    claim: DnsSubdomain | None = None
+    """Claim, in each job's namespace, with access mode ReadWriteMany. A namespace without it has no cache. Default: no cache."""
+
+
 class Settings(ApiModel):
     """All settings of the operator, as in the ConfigMap that the chart writes."""
 
@@ -84,12 +103,20 @@ class Settings(ApiModel):
     """Images of the stages."""
     stages: Stages = Stages()
     """Requests of the stages that the job's own resources do not set."""
+    gpu: GpuPods = GpuPods()
+    """What holds for the pods that ask for GPUs, besides what the job says."""
     progress: ProgressEndpoint = ProgressEndpoint()
     """Where trainers report how far they are."""
     storage: ClaimDefaults = ClaimDefaults()
     """The claim that the operator makes where a job does not name its own."""
     hub: Hub = Hub()
-    """Endpoints of the model hubs, for mirrors and air-gapped clusters."""
+    """Where models and datasets are downloaded from: mirrors, object stores, air-gapped clusters."""
+    patience_seconds: int = Field(default=300, ge=0, le=3600)
+    """How long prepare goes on asking a hub or store that cannot be reached or answers with a fault of its own."""
+    cache: Cache = Cache()
+    """What jobs share of what they download."""
+    watchdog: WatchdogBounds = WatchdogBounds()
+    """How long training may stand still before it is ended and tried again."""
     service_account_name: DnsSubdomain = "default"
     """ServiceAccount of the job's pods, in the job's namespace. It needs no rights: no API token is mounted."""
     namespaces: list[DnsLabel] = []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from finetune_operator.api.delivery import Serving
+from finetune_operator.api.method import LoRA
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.run import RunConfig
 
@@ -28,8 +30,15 @@ def vllm_command(run: RunConfig, serving: Serving, host: str, port: int) -> list
     return [PROGRAM, "serve", str(run.paths.base_model), *_adapter(run, model), *common]
 
 
+def _trained_shape(adapter: Path) -> LoRA:
+    """The shape of an adapter that brought its own."""
+    config = json.loads((adapter / "adapter_config.json").read_bytes())
+    modules = config.get("modules_to_save") or []
+    return LoRA.model_validate({"rank": config["r"], "doRA": bool(config.get("use_dora")), "modulesToSave": modules})
+
+
 def _adapter(run: RunConfig, adapter: Path) -> list[str]:
-    lora = run.spec.effective_lora
+    lora = run.spec.effective_lora if run.spec.adapter is None else _trained_shape(adapter)
     rank = next((size for size in _LORA_RANKS if size >= lora.rank), None)
     beyond = {
         "lora.doRA": lora.dora,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from finetune_operator.api import conditions
 from finetune_operator.api.status import Condition, ConditionStatus, FineTuneJobStatus
+from finetune_operator.plan import figures
 from finetune_operator.plan.conditions import find, truncate
-from finetune_operator.plan.types import Event
+from finetune_operator.plan.types import Event, PodEnd
 
 _MESSAGE_LIMIT = 1000
 """Characters; Kubernetes refuses events over 1024 bytes."""
@@ -25,6 +26,17 @@ def between(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[Event, ...]
     """Events for what changed from one status to the next."""
     facts = [event for type_ in _FACTS if (event := _fact(old, new, type_))]
     return tuple(event for event in [_failure(old, new), *facts, _no_answer(old, new), _stage(old, new)] if event)
+
+
+def skipped_checkpoints(end: PodEnd | None) -> tuple[Event, ...]:
+    """An event where training found checkpoints that it could not go on from."""
+    skipped = figures.skipped_checkpoints(end)
+    message = f"not resumed from: {skipped}. Training went on from the newest one that is whole."
+    return (_warning(conditions.CHECKPOINT_SKIPPED, message),) if skipped else ()
+
+
+def _warning(reason: str, message: str) -> Event:
+    return Event(type="Warning", reason=reason, message=truncate(message, _MESSAGE_LIMIT))
 
 
 def _fact(old: FineTuneJobStatus, new: FineTuneJobStatus, type_: str) -> Event | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from finetune_operator.api.outcome import Figure, TerminationMessage
+from finetune_operator.api.outcome import SKIPPED_CHECKPOINTS, Figure, TerminationMessage
 from finetune_operator.api.status import DatasetStatus, Results
 from finetune_operator.plan.types import PodEnd
 
@@ -31,6 +31,11 @@ def results(old: Results | None, end: PodEnd | None) -> Results | None:
     except ValidationError:
         return old
     return merged if merged != Results() else None
+
+
+def skipped_checkpoints(end: PodEnd | None) -> str:
+    """The checkpoints that training did not go on from, with why; empty where there were none."""
+    return str(_figures(end).get(SKIPPED_CHECKPOINTS, ""))
 
 
 def significant(value: Figure) -> str:

@@ -54,7 +54,10 @@ def plan(observed: Observed, settings: Settings) -> Plan:
         patch=tuple(patch for step in steps for patch in step.patch),
         delete=tuple(dict.fromkeys(child for step in steps for child in step.delete)),
         status=status,
-        events=events.between(observed.job.status, status),
+        events=(
+            *(event for step in steps for event in step.events),
+            *events.between(observed.job.status, status),
+        ),
         requeue_after=sooner(*(step.requeue_after for step in steps)),
     )
 

@@ -20,7 +20,12 @@ def policy(world: World) -> Step | None:
         doing="fetches and checks the model and the datasets",
         done="the model and the datasets are on the volume and checked",
         name=names.prepare(world.job.name),
-        build=lambda: prepare_job.build(world.job, world.settings),
+        build=lambda: prepare_job.build(world.job, world.settings, has_cache=_has_cache(world)),
         fields=lambda end: {"dataset": figures.dataset(end)},
     )
     return advance(world, stage)
+
+
+def _has_cache(world: World) -> bool:
+    # A pod that mounts a claim which is not there waits for ever; a namespace without the cache does without.
+    return ("PersistentVolumeClaim", world.settings.cache.claim) in world.observed.children

@@ -8,6 +8,7 @@ from typing import Any
 
 from finetune_operator.api.status import ConditionStatus
 from finetune_operator.build.types import Manifest
+from finetune_operator.plan.types import Event
 
 AT_ONCE = 0.1
 """Seconds to the next pass after a fact that must stand in the status before anything is built on it."""
@@ -36,6 +37,8 @@ class Step:
     apply: tuple[Manifest, ...] = ()
     patch: tuple[tuple[str, str, Manifest], ...] = ()
     delete: tuple[tuple[str, str], ...] = ()
+    events: tuple[Event, ...] = ()
+    """What no change of the status tells."""
     requeue_after: float | None = None
 
 

@@ -8,7 +8,7 @@ from finetune_operator.api import conditions
 from finetune_operator.api.status import Attempt
 from finetune_operator.build import headless_service, train_job
 from finetune_operator.build.types import Manifest
-from finetune_operator.plan import failure, figures, instants, progress, retry, suspend
+from finetune_operator.plan import events, failure, figures, instants, progress, retry, suspend
 from finetune_operator.plan.conditions import truncate
 from finetune_operator.plan.ending import Ending, judge
 from finetune_operator.plan.job_state import failed_at, is_complete, is_failed
@@ -93,6 +93,7 @@ def _succeeded(world: World) -> Step:
         conditions=(true(conditions.TRAINED, conditions.SUCCEEDED, done),),
         fields={"attempt": world.attempt, "results": results, "progress": progress.finished(world, results)},
         delete=failure.own(world, ("Service", world.train_name)),
+        events=events.skipped_checkpoints(world.observed.ends.get(world.train_name)),
         requeue_after=AT_ONCE,
     )
 
@@ -104,6 +105,7 @@ def _ended(world: World, ending: Ending, when: dt.datetime, end: PodEnd | None) 
         reason=ending.reason,
         message=truncate(ending.message, _ATTEMPT_MESSAGE_LIMIT),
         finished=instants.to_text(when),
+        seconds=end.seconds if end else None,
     )
     attempts = retry.remember(world.status.attempts, ended)
     step = _after(world, ending, attempts, end)
@@ -112,6 +114,7 @@ def _ended(world: World, ending: Ending, when: dt.datetime, end: PodEnd | None) 
         conditions=step.conditions,
         fields={"attempt": world.attempt, "attempts": attempts, **step.fields},
         delete=tuple(dict.fromkeys([*step.delete, *failure.own(world, ("Service", world.train_name))])),
+        events=events.skipped_checkpoints(end),
         requeue_after=step.requeue_after,
     )
 

@@ -24,6 +24,8 @@ class PodEnd:
     """The kubelet's word, such as OOMKilled or Error; or the pod's, such as Evicted."""
     logs: tuple[str, ...] = ()
     """Last log lines, redacted."""
+    seconds: int | None = None
+    """How long it ran, where the kubelet has said so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

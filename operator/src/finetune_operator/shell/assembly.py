@@ -65,10 +65,11 @@ class Operator:
         self._stop_on_signals()
         async with AsyncExitStack() as stack:
             api = await stack.enter_async_context(Api(configuration))
-            metrics = Metrics(lambda: len(self.queue))
+            reports = Reports()
+            metrics = Metrics(lambda: len(self.queue), lambda key: reports.silence(key, utc_now()))
             resync = Resync(api, self.queue, self.settings.namespaces, self.settings.resync_seconds)
             await self._serve_probes(stack, resync, metrics)
-            reconciler = await self._parts(stack, api, metrics)
+            reconciler = await self._parts(stack, api, metrics, reports)
             if not await self._jobs_can_be_listed(api):
                 return
             logger.info("watching FineTuneJobs in %s", ", ".join(self.settings.namespaces) or "all namespaces")
@@ -88,11 +89,10 @@ class Operator:
 
         await watching.watch(configuration, self.queue, self.settings.namespaces, self.stop, self.started, end_work)
 
-    async def _parts(self, stack: AsyncExitStack, api: Api, metrics: Metrics) -> Reconciler:
+    async def _parts(self, stack: AsyncExitStack, api: Api, metrics: Metrics, reports: Reports) -> Reconciler:
         namespace = credentials.own_namespace()
         dns_names = certificate.service_names(self.settings.progress.service, namespace)
         serving = certificate.make(dns_names, utc_now())
-        reports = Reports()
         endpoint = ProgressEndpoint(TokenChecker(api), reports, self.queue, metrics, utc_now)
         await _serve(stack, endpoint.application(), self.addresses.host, self.settings.progress.port, serving.context())
         return Reconciler(
@@ -103,6 +103,7 @@ class Operator:
                 reports=reports,
                 certificate=serving.authority.decode(),
                 operator_namespace=namespace,
+                cache_claim=self.settings.cache.claim,
             ),
             children=Children(api),
             events=Events(api, os.environ.get("POD_ID") or socket.gethostname()),

@@ -10,8 +10,8 @@ from typing import Any
 
 from finetune_operator.api import conditions, names
 from finetune_operator.api.base import KIND
-from finetune_operator.api.source import Scheme, parse_source
 from finetune_operator.api.status import ConditionStatus, FineTuneJobStatus
+from finetune_operator.build import inputs
 from finetune_operator.plan.conditions import find
 from finetune_operator.plan.types import JobView, Manifest, Observed, PodEnd
 from finetune_operator.plan.world import controller
@@ -43,6 +43,8 @@ class Gatherer:
     reports: Reports
     certificate: str
     operator_namespace: str
+    cache_claim: str | None = None
+    """Claim with the cache that jobs share, where the settings name one."""
     now: Callable[[], dt.datetime] = utc_now
 
     async def fetch(self, key: Key) -> Manifest | None:
@@ -71,7 +73,7 @@ class Gatherer:
     async def _children(self, job: JobView) -> dict[Child, Manifest]:
         labelled = await self._labelled("Job", job)
         found: dict[Child, Manifest] = {("Job", live["metadata"]["name"]): live for live in labelled}
-        wanted = [child for child in named_children(job) if child not in found]
+        wanted = [child for child in named_children(job, self.cache_claim) if child not in found]
         lives = await asyncio.gather(*(self._find(child, job.namespace) for child in wanted))
         found.update({child: live for child, live in zip(wanted, lives, strict=True) if live is not None})
         return found
@@ -98,14 +100,15 @@ class Gatherer:
                 message=end.message,
                 reason=end.reason,
                 logs=await self.logs.tail(job.namespace, end),
+                seconds=end.seconds,
             )
             for name, end in ends.items()
             if end is not None
         }
 
 
-def named_children(job: JobView) -> list[Child]:
-    """Every child that could stand under a name of ours, and every claim that the job names."""
+def named_children(job: JobView, cache_claim: str | None = None) -> list[Child]:
+    """Every child that could stand under a name of ours, and every claim that the job or the settings name."""
     attempt = job.status.attempt or 0
     trainings = [names.train(job.name, number) for number in (attempt, attempt + 1)]
     jobs = [names.prepare(job.name), *trainings, names.merge(job.name)]
@@ -116,16 +119,13 @@ def named_children(job: JobView) -> list[Child]:
         *(("Service", name) for name in services),
         ("ConfigMap", names.run_config(job.name)),
         *(("PersistentVolumeClaim", name) for name in sorted({names.volume(job.name), *_named_claims(job)})),
+        *([("PersistentVolumeClaim", cache_claim)] if cache_claim else []),
     ]
 
 
 def _named_claims(job: JobView) -> set[str]:
     spec = job.spec
-    evaluated = spec.evaluation.dataset if spec.evaluation else None
-    datasets = [*spec.datasets, *([evaluated] if evaluated else [])]
-    sources = [parse_source(uri) for uri in (spec.model.source, *(dataset.source for dataset in datasets))]
-    claims = {source.owner for source in sources if source.scheme is Scheme.CLAIM}
-    return claims | ({spec.storage.claim} if spec.storage.claim else set())
+    return {*inputs.claims(spec), *([spec.storage.claim] if spec.storage.claim else [])}
 
 
 def is_owned(live: Manifest, uid: str) -> bool:

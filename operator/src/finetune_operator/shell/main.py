@@ -14,14 +14,25 @@ from pydantic import ValidationError
 
 from finetune_operator.api.outcome import ExitCode
 from finetune_operator.settings import Settings
-from finetune_operator.shell import log
+from finetune_operator.shell import check, log
 from finetune_operator.shell.assembly import Addresses, Operator
 from finetune_operator.shell.errors import wrong_fields
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the operator; exits 64 where the settings or the credentials are wrong."""
+    """Run a command; `run` exits 64 where the settings or the credentials are wrong, `check` 1 where no operator is ready."""
     options = _parser().parse_args(arguments)
+    options.command(options)
+
+
+def _check(options: argparse.Namespace) -> None:
+    problem = check.problem(options.url)
+    if problem:
+        raise SystemExit(f"error: {problem}")
+    print(f"{options.url} is ready")
+
+
+def _operate(options: argparse.Namespace) -> None:
     log.configure(options.log_format, options.verbose)
     settings = load_settings(options.settings)
     addresses = Addresses(host=options.listen, http_port=options.http_port)
@@ -63,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--http-port", type=int, default=8080, metavar="PORT", help="/healthz, /readyz and /metrics")
     run.add_argument("--log-format", choices=(log.PLAIN, log.JSON), default=log.PLAIN)
     run.add_argument("--verbose", action="store_true", help="log what kopf does, too")
+    run.set_defaults(command=_operate)
+    ask = commands.add_parser("check", help="ask a running operator whether it is ready")
+    ask.add_argument(
+        "url", metavar="URL", help="its HTTP server, such as http://finetune-operator.finetune-operator.svc:8080"
+    )
+    ask.set_defaults(command=_check)
     return parser
 
 

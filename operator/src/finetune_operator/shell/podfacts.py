@@ -28,6 +28,15 @@ class ContainerEnd:
     message: str
     finished: str
     """RFC 3339, so that it sorts as text."""
+    started: str = ""
+    """RFC 3339; empty where it never ran or nobody said."""
+
+    @property
+    def seconds(self) -> int | None:
+        """How long it ran, where that was said."""
+        if not (self.started and self.finished):
+            return None
+        return int((dt.datetime.fromisoformat(self.finished) - dt.datetime.fromisoformat(self.started)).total_seconds())
 
     @property
     def failed(self) -> bool:
@@ -66,6 +75,7 @@ def _container_end(pod: Pod, status: Mapping[str, Any]) -> ContainerEnd:
         reason=(_pod_reason(pod) or reason) if reason in _UNTELLING else reason,
         message=str(terminated.get("message") or ""),
         finished=str(terminated.get("finishedAt") or ""),
+        started=str(terminated.get("startedAt") or ""),
     )
 
 

@@ -60,7 +60,7 @@ class Reconciler:
         refusal = await self._perform(planned, observed)
         if refusal is not None:
             planned = refusals.explained(planned, refusal)
-        await self._record(key, manifest, planned)
+        await self._record(key, manifest, planned, observed.job.spec.resources.gpus)
         if refusal is not None:
             raise refusal
         return planned.requeue_after
@@ -74,10 +74,10 @@ class Reconciler:
             return error
         return None
 
-    async def _record(self, key: Key, manifest: Manifest, planned: Plan) -> None:
+    async def _record(self, key: Key, manifest: Manifest, planned: Plan, gpus: int = 0) -> None:
         if await write_status(self.api, manifest, planned.status):
             await self._tell(manifest, planned.events)
-        self.metrics.observe(key, planned.status)
+        self.metrics.observe(key, read_status(manifest), planned.status, gpus)
 
     async def _reject(self, key: Key, manifest: Manifest, problem: str) -> None:
         status = read_status(manifest)

@@ -86,6 +86,11 @@ class Reports:
         known = self._newest.get(key)
         return known[1] if known else None
 
+    def silence(self, key: Key, now: dt.datetime) -> float | None:
+        """Seconds since the job's trainer was heard; None where it was not since the operator started."""
+        report = self.newest(key)
+        return None if report is None else (now - report.received).total_seconds()
+
     def forget(self, key: Key) -> None:
         """The job is gone."""
         self._newest.pop(key, None)
