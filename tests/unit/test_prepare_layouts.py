@@ -6,7 +6,7 @@ import pytest
 
 from finetune_operator.api.dataset import Dataset
 from finetune_trainer.prepare.conversation import Conversation, MisorderedRow, Role, RowError, Turn
-from finetune_trainer.prepare.layouts import conversation_of
+from finetune_trainer.prepare.layouts import conversation_of, refuse_unnamed_tools
 
 
 def dataset(**fields: object) -> Dataset:
@@ -95,7 +95,6 @@ def test_a_row_of_each_layout_becomes_a_conversation(of: Dataset, row: object, e
             {"messages": [{"role": "user"}, said("assistant", "b")]},
             r"messages\[0\] has no 'content', found role",
         ),
-        (MESSAGES, {"tools": "[]", "messages": []}, "has tools in column 'tools'"),
         (MESSAGES, {"messages": [said("user", "a"), said("tool", "b")]}, r"messages\[1\] is of role tool, a tool's"),
         (MESSAGES, {"messages": [said("user", "a"), {**said("assistant", None), "tool_calls": [1]}]}, "has tool_calls"),
         (SHAREGPT, {"conversations": [{"from": "observation", "value": "a"}]}, "is of role observation, a tool's"),
@@ -158,3 +157,10 @@ def test_a_row_that_cannot_be_read_says_what_was_found(of: Dataset, row: object,
 def test_a_row_whose_turns_are_out_of_order_is_told_apart(of: Dataset, row: object, said_of_it: str) -> None:
     with pytest.raises(MisorderedRow, match=said_of_it):
         conversation_of(row, of)
+
+
+def test_tools_that_no_column_is_named_for_are_refused_by_their_own_check() -> None:
+    row = {"tools": "[]", "messages": [said("user", "a"), said("assistant", "b")]}
+    assert conversation_of(row, MESSAGES).turns
+    with pytest.raises(RowError, match="has tools in column 'tools'"):
+        refuse_unnamed_tools(row, MESSAGES)

@@ -22,7 +22,7 @@ from finetune_trainer.prepare.encoders import EncodedTurn, Encoder, UnstableTemp
 from finetune_trainer.prepare.job_datasets import datasets_of
 from finetune_trainer.prepare.job_template import encoder_of, header_of, template_of
 from finetune_trainer.prepare.labels import label_turns
-from finetune_trainer.prepare.layouts import conversation_of
+from finetune_trainer.prepare.layouts import conversation_of, refuse_unnamed_tools
 from finetune_trainer.prepare.packing import longest_row
 from finetune_trainer.prepare.row_checks import SpecialTokens, refuse_empty_answers
 from finetune_trainer.sequences import IGNORED
@@ -145,6 +145,7 @@ class BatchEncoder:
             raise RowError(problem)
         conversation = conversation_of(value, dataset)
         if not self._rules.tokenization.is_llama_factory:
+            refuse_unnamed_tools(value, dataset)
             refuse_empty_answers(conversation)
             return conversation
         if dataset.format is Format.MESSAGES:

@@ -12,7 +12,7 @@ from finetune_trainer.prepare.base_model import fetch_base_model
 from finetune_trainer.prepare.conversation import MisorderedRow, RowError
 from finetune_trainer.prepare.job_datasets import datasets_of
 from finetune_trainer.prepare.job_template import set_up_tokenizer
-from finetune_trainer.prepare.layouts import conversation_of
+from finetune_trainer.prepare.layouts import conversation_of, refuse_unnamed_tools
 from finetune_trainer.prepare.model_check import inspect_model, refuse_new_tokens
 from finetune_trainer.prepare.problems import Problems
 from finetune_trainer.prepare.row_checks import refuse_empty_answers
@@ -95,16 +95,17 @@ def _checked(run: RunConfig, named: NamedDataset) -> Tally:
     for row in rows_of(run, named):
         tally.read += 1
         try:
-            _check_row(row, named, keeps_empty=rules.is_llama_factory)
+            _check_row(row, named, lenient=rules.is_llama_factory)
         except RowError as error:
             if not (isinstance(error, MisorderedRow) and drops_misordered):
                 tally.faults.add(f"{row.place}: {error}")
     return tally
 
 
-def _check_row(row: Row, named: NamedDataset, *, keeps_empty: bool) -> None:
+def _check_row(row: Row, named: NamedDataset, *, lenient: bool) -> None:
     if row.problem is not None:
         raise RowError(row.problem)
     conversation = conversation_of(row.value, named.dataset)
-    if not keeps_empty:
+    if not lenient:
+        refuse_unnamed_tools(row.value, named.dataset)
         refuse_empty_answers(conversation)

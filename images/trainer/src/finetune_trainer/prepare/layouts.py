@@ -27,9 +27,8 @@ def conversation_of(row: Any, dataset: Dataset) -> Conversation:
     if not isinstance(row, dict):
         raise RowError(f"is {_kind(row)}, expected an object; write each row as {{...}}")
     columns = dataset.columns or Columns()
-    if row.get(columns.tools or "tools"):
-        column = columns.tools or "tools"
-        raise RowError(f"has tools in column {column!r}: {NO_TOOLS}, or set the dataset's columns.tools to (none)")
+    if columns.tools and row.get(columns.tools):
+        raise _tools_in(columns.tools)
     if is_tagged_preference(row):
         raise RowError(str(preference_problem(row)))
     try:
@@ -43,6 +42,16 @@ def conversation_of(row: Any, dataset: Dataset) -> Conversation:
         if (preference := preference_problem(row)) is not None:
             raise RowError(preference) from error
         raise
+
+
+def refuse_unnamed_tools(row: Any, dataset: Dataset) -> None:
+    """Raise RowError where a row has tools that the dataset's columns do not speak of; LLaMA-Factory reads past them."""
+    if (dataset.columns is None or dataset.columns.tools is None) and isinstance(row, dict) and row.get("tools"):
+        raise _tools_in("tools")
+
+
+def _tools_in(column: str) -> RowError:
+    return RowError(f"has tools in column {column!r}: {NO_TOOLS}, or set the dataset's columns.tools to (none)")
 
 
 def _names(dataset: Dataset) -> _Names:

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 import torch
 from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from finetune_operator.api.outcome import SKIPPED_CHECKPOINTS, Figure, StageFailure
@@ -23,7 +30,7 @@ from finetune_trainer.train.callbacks import CatchUpCallback, ReportCallback, Si
 from finetune_trainer.train.checkpoints import Checkpoint, CheckpointStore
 from finetune_trainer.train.data import Collator, SequenceDataset
 from finetune_trainer.train.deepspeed import begin_deepspeed
-from finetune_trainer.train.device import choose_device
+from finetune_trainer.train.device import Device, choose_device
 from finetune_trainer.train.documents import DocumentCollator
 from finetune_trainer.train.entry import Entry
 from finetune_trainer.train.export import export
@@ -128,9 +135,7 @@ def build_session(run: RunConfig, meta: Meta, identity: str) -> Session:
     begin_deepspeed(run.spec, is_gpu=device.is_gpu)
     # Before the model: adapters begin with random values.
     set_seed(run.spec.training.seed)
-    recomputes = recomputes_activations(run.spec.training, device, run.paths.report)
-    adapter = run.paths.initial_adapter if run.spec.adapter else None
-    model = load_model(run.paths.base_model, run.spec, device, recomputes=recomputes, adapter=adapter)
+    model = _model(run, device)
     heartbeat.alive()
     log = TrainerLog(run.paths.trainer_log)
     endpoint = Endpoint.from_environment() if arguments.process_index == 0 else None
@@ -153,15 +158,21 @@ def build_session(run: RunConfig, meta: Meta, identity: str) -> Session:
         callbacks=[stopping, report, HeartbeatCallback(heartbeat), *_early_stopping(run), catch_up],
     )
     trainer.remove_callback(PrinterCallback)
-    # ZeRO's stage 3 has the weights in pieces, which only its own engine can compute with.
-    if (
-        not fused
-        and Packing(meta.packing) is Packing.SEGMENTED
-        and (run.spec.deepspeed is None or run.spec.deepspeed.stage < 3)
-    ):
+    if fused is None and Packing(meta.packing) is Packing.SEGMENTED and not _is_in_pieces(run):
         check_isolation(trainer.model)
     report.trainer = catch_up.trainer = trainer
     return Session(trainer, stopping, log, progress)
+
+
+def _model(run: RunConfig, device: Device) -> PreTrainedModel:
+    recomputes = recomputes_activations(run.spec.training, device, run.paths.report)
+    adapter = run.paths.initial_adapter if run.spec.adapter else None
+    return load_model(run.paths.base_model, run.spec, device, recomputes=recomputes, adapter=adapter)
+
+
+def _is_in_pieces(run: RunConfig) -> bool:
+    """Whether the weights are cut up (ZeRO's stage 3), so that only DeepSpeed's own engine can compute with them."""
+    return run.spec.deepspeed is not None and run.spec.deepspeed.stage == 3
 
 
 def _fed_whole_steps(arguments: TrainingArguments) -> TrainingArguments:
