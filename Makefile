@@ -46,11 +46,15 @@ cluster-down: ## Stop the devcluster
 ## --- test
 
 .PHONY: test
-test: lint types unit integration faults e2e ## Everything that CI runs
+test: lint types unit parts integration faults e2e ## Everything that CI runs
 
 .PHONY: unit
 unit: setup ## Unit tests, in seconds
 	$(BIN)/pytest --numprocesses auto tests/unit
+
+.PHONY: parts
+parts: setup ## Single parts with real servers and processes, on every core
+	$(BIN)/pytest --numprocesses auto tests/parts
 
 .PHONY: integration
 integration: binaries ## Tests against a real control plane and the real training code

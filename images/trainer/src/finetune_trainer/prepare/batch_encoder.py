@@ -22,9 +22,10 @@ from finetune_trainer.prepare.encoders import EncodedTurn, Encoder, UnstableTemp
 from finetune_trainer.prepare.job_datasets import datasets_of
 from finetune_trainer.prepare.job_template import encoder_of, header_of, template_of
 from finetune_trainer.prepare.labels import label_turns
-from finetune_trainer.prepare.layouts import conversation_of, refuse_unnamed_tools
+from finetune_trainer.prepare.layouts import conversation_of, refuse_unread_tools
 from finetune_trainer.prepare.packing import longest_row
 from finetune_trainer.prepare.row_checks import SpecialTokens, refuse_empty_answers
+from finetune_trainer.prepare.tool_messages import with_read_arguments
 from finetune_trainer.sequences import IGNORED
 
 if TYPE_CHECKING:
@@ -145,9 +146,9 @@ class BatchEncoder:
             raise RowError(problem)
         conversation = conversation_of(value, dataset)
         if not self._rules.tokenization.is_llama_factory:
-            refuse_unnamed_tools(value, dataset)
+            refuse_unread_tools(value, dataset)
             refuse_empty_answers(conversation)
-            return conversation
+            return with_read_arguments(conversation) if dataset.format is Format.MESSAGES else conversation
         if dataset.format is Format.MESSAGES:
             opened, conversation = conversation, without_thinking(conversation)
             sheet.faults[Fault.THINKING_OFF] += conversation is not opened

@@ -52,6 +52,8 @@ def lines(figures: Mapping[str, int]) -> Iterator[str]:
 def without_thinking(conversation: Conversation) -> Conversation:
     """The conversation with what LLaMA-Factory's ``formatting: openai`` adds to the system prompt."""
     system = conversation.system or ""
+    if conversation.tools:
+        return replace(conversation, system=system and f"{system}\n")
     if any(words in system for words in _THINKING):
         return conversation
     return replace(conversation, system="\n".join(part for part in (system, _THINKING[1]) if part))

@@ -12,6 +12,14 @@ class Role(enum.StrEnum):
     SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
+    OBSERVATION = "tool"
+    """A tool's result, which is a prompt as a user's turn is."""
+    FUNCTION = "function"
+    """An answer that calls tools. Its text is the calls as JSON, and perhaps a thought before them."""
+
+
+PROMPTS = (Role.USER, Role.OBSERVATION)
+ANSWERS = (Role.ASSISTANT, Role.FUNCTION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +32,17 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """User and model in turn, the model last. ``system`` is None where the row has no system prompt at all."""
+    """Prompts and answers in turn, an answer last. ``system`` is None where the row has no system prompt at all."""
 
     turns: tuple[Turn, ...]
     system: str | None = None
+    tools: str = ""
+    """The tools that the model may call, as JSON; empty where the row has none."""
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether tools are described, called or have answered."""
+        return bool(self.tools) or any(turn.role in (Role.OBSERVATION, Role.FUNCTION) for turn in self.turns)
 
     def messages(self) -> list[dict[str, str]]:
         """The conversation as a chat template takes it."""

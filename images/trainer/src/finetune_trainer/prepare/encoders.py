@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from finetune_trainer.prepare.conversation import Conversation, Role, RowError, Turn
+from finetune_trainer.prepare.conversation import PROMPTS, Conversation, Role, RowError, Turn
+from finetune_trainer.prepare.foreign_rows import NO_TOOLS
 from finetune_trainer.prepare.tokenizer import special_tokens
 from finetune_trainer.templates import CONTENT, Piece, Slot, Template
+from finetune_trainer.templates.tool_turns import ToolError, spell_call, spell_tools
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,22 +37,17 @@ class TemplateEncoder:
         self._template = template
         self._last_thought_only = last_thought_only
         self._special = special_tokens(tokenizer)
+        self._today = datetime.now().astimezone().date()
         _set_up(tokenizer)
 
     def encode(self, conversations: Sequence[Conversation]) -> list[list[EncodedTurn] | RowError]:
-        """Encode a batch; a named template refuses no conversation."""
-        spelled = [
-            [self._spell(conversation, index) for index in range(len(conversation.turns))]
-            for conversation in conversations
-        ]
+        """Encode a batch; a named template refuses no conversation but one whose tools it cannot spell."""
+        spelled = [self._spell_all(conversation) for conversation in conversations]
+        readable = [turns for turns in spelled if not isinstance(turns, RowError)]
         # Equal pieces, such as system prompts, are tokenised once.
-        texts = list(dict.fromkeys(text for turns in spelled for pieces in turns for text in pieces))
+        texts = list(dict.fromkeys(text for turns in readable for pieces in turns for text in pieces))
         ids = dict(zip(texts, _ids(self._tokenizer, texts), strict=True))
-        encoded: list[list[EncodedTurn] | RowError] = []
-        for turns in spelled:
-            messages = [[token for piece in pieces for token in ids[piece]] for pieces in turns]
-            encoded.append(list(zip(messages[::2], messages[1::2], strict=True)))
-        return encoded
+        return [turns if isinstance(turns, RowError) else _paired(turns, ids) for turns in spelled]
 
     def header(self) -> list[int]:
         """Tokens between a user's text and the answer."""
@@ -60,25 +58,44 @@ class TemplateEncoder:
             token for text in self._filled(rest, "") for token in self._tokenizer.encode(text, add_special_tokens=False)
         ]
 
+    def _spell_all(self, conversation: Conversation) -> list[list[str]] | RowError:
+        spelled = []
+        for index in range(len(conversation.turns)):
+            try:
+                spelled.append(self._spell(conversation, index))
+            except ToolError as error:
+                return RowError(f"turn {index + 1}: {error}")
+        return spelled
+
     def _spell(self, conversation: Conversation, index: int) -> list[str]:
         turn, template = conversation.turns[index], self._template
         pieces, content = self._opening(conversation) if index == 0 else ([], turn.content)
-        if turn.role is Role.USER:
-            return pieces + self._filled(template.user, content)
+        if turn.role in PROMPTS:
+            slot = template.observation if turn.role is Role.OBSERVATION else ()
+            return pieces + self._filled(slot or template.user, content)
         if self._last_thought_only and index < len(conversation.turns) - 1:
-            return pieces + self._filled(template.assistant, template.without_thought(content))
+            return self._answer(turn.role, template.without_thought(content))
         thought = template.empty_thought(content)
-        return pieces + ([thought] if thought else []) + self._filled(template.assistant, content)
+        return ([thought] if thought else []) + self._answer(turn.role, content)
+
+    def _answer(self, role: Role, content: str) -> list[str]:
+        template = self._template
+        if role is Role.FUNCTION:
+            return self._filled(template.function or template.assistant, spell_call(content, template))
+        return self._filled(template.assistant, content)
 
     def _opening(self, conversation: Conversation) -> tuple[list[str], str]:
         """What stands before the first turn, and the text of that turn."""
-        template, first = self._template, conversation.turns[0].content
+        template, first = self._template, conversation.turns[0]
         prefix = self._filled(template.prefix, "")
         prompt = conversation.system or template.default_system
-        system = self._filled(template.system, prompt) if prompt else []
-        if template.system_opens_user:
-            return prefix, "".join([*system, first])
-        return prefix + system, first
+        tools = spell_tools(conversation.tools, template, self._today) if conversation.tools else ""
+        # Tools of which nothing is said, an empty list, still make for a system prompt in LLaMA-Factory.
+        system = self._filled(template.system, prompt + tools) if prompt or conversation.tools else []
+        if not template.system_opens_user:
+            return prefix + system, first.content
+        # A tool's result does not take the system prompt in; the source loses it there as well.
+        return prefix, "".join([*system, first.content]) if first.role is Role.USER else first.content
 
     def _filled(self, slot: Slot, content: str) -> list[str]:
         return [text for piece in slot if (text := self._text(piece, content))]
@@ -118,6 +135,8 @@ class ChatTemplateEncoder:
 
     def _spans(self, conversation: Conversation) -> list[str] | RowError:
         """Text of prompt, answer, prompt, answer... whose concatenation is the whole rendering."""
+        if conversation.has_tools:
+            return RowError(f"has tools or calls of tools: {NO_TOOLS}")
         try:
             return list(self._rendered_spans(conversation.messages()))
         except RowError as error:
@@ -159,6 +178,11 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]
         return [list(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
     # transformers' own call takes half as long again, for attention masks and the like.
     return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+
+def _paired(turns: list[list[str]], ids: dict[str, list[int]]) -> list[EncodedTurn]:
+    messages = [[token for piece in pieces for token in ids[piece]] for pieces in turns]
+    return list(zip(messages[::2], messages[1::2], strict=True))
 
 
 def _cut(spans: list[str], tokens: tuple[list[int], list[int]]) -> list[EncodedTurn]:

@@ -8,7 +8,8 @@ from typing import Any
 from finetune_operator.api.dataset import Format
 
 NO_TOOLS = (
-    "tool calls and their results cannot be trained on in this version; remove the row, or turn the calls into text"
+    "template Auto, the model's own, cannot be trained on them in this version; name a template in tokenization.template, "
+    "such as qwen, llama3, mistral or glm4, or remove the row"
 )
 
 _PREFERENCE = "preference training (DPO, KTO, reward models) is not in this version"

@@ -12,7 +12,7 @@ from finetune_trainer.prepare.base_model import fetch_base_model
 from finetune_trainer.prepare.conversation import MisorderedRow, RowError
 from finetune_trainer.prepare.job_datasets import datasets_of
 from finetune_trainer.prepare.job_template import set_up_tokenizer
-from finetune_trainer.prepare.layouts import conversation_of, refuse_unnamed_tools
+from finetune_trainer.prepare.layouts import conversation_of, refuse_unread_tools
 from finetune_trainer.prepare.model_check import inspect_model, refuse_new_tokens
 from finetune_trainer.prepare.problems import Problems
 from finetune_trainer.prepare.row_checks import refuse_empty_answers
@@ -107,5 +107,5 @@ def _check_row(row: Row, named: NamedDataset, *, lenient: bool) -> None:
         raise RowError(row.problem)
     conversation = conversation_of(row.value, named.dataset)
     if not lenient:
-        refuse_unnamed_tools(row.value, named.dataset)
+        refuse_unread_tools(row.value, named.dataset)
         refuse_empty_answers(conversation)

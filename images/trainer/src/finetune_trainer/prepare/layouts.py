@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from finetune_operator.api.dataset import Columns, Dataset, Format, Tags
-from finetune_trainer.prepare.conversation import Conversation, MisorderedRow, Role, RowError, Turn, UnreadSystem
-from finetune_trainer.prepare.foreign_rows import NO_TOOLS, is_tagged_preference, meant_format, preference_problem
+from finetune_trainer.prepare.conversation import (
+    ANSWERS,
+    PROMPTS,
+    Conversation,
+    MisorderedRow,
+    Role,
+    RowError,
+    Turn,
+    UnreadSystem,
+)
+from finetune_trainer.prepare.foreign_rows import is_tagged_preference, meant_format, preference_problem
+from finetune_trainer.prepare.tool_messages import calls_in, joined_results, tools_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +28,8 @@ class _Names:
     role: str
     content: str
     roles: Mapping[str, Role]
-    tool_roles: Set[str]
-    """Roles of a tool's call or result."""
+    is_openai: bool
+    """Calls stand in tool_calls, and each result in a message of its own."""
 
 
 def conversation_of(row: Any, dataset: Dataset) -> Conversation:
@@ -27,8 +37,6 @@ def conversation_of(row: Any, dataset: Dataset) -> Conversation:
     if not isinstance(row, dict):
         raise RowError(f"is {_kind(row)}, expected an object; write each row as {{...}}")
     columns = dataset.columns or Columns()
-    if columns.tools and row.get(columns.tools):
-        raise _tools_in(columns.tools)
     if is_tagged_preference(row):
         raise RowError(str(preference_problem(row)))
     try:
@@ -44,31 +52,35 @@ def conversation_of(row: Any, dataset: Dataset) -> Conversation:
         raise
 
 
-def refuse_unnamed_tools(row: Any, dataset: Dataset) -> None:
-    """Raise RowError where a row has tools that the dataset's columns do not speak of; LLaMA-Factory reads past them."""
-    if (dataset.columns is None or dataset.columns.tools is None) and isinstance(row, dict) and row.get("tools"):
-        raise _tools_in("tools")
-
-
-def _tools_in(column: str) -> RowError:
-    return RowError(f"has tools in column {column!r}: {NO_TOOLS}, or set the dataset's columns.tools to (none)")
+def refuse_unread_tools(row: Any, dataset: Dataset) -> None:
+    """Raise RowError where a row has tools or calls that its dataset's fields do not speak of; LLaMA-Factory reads past them."""
+    columns = dataset.columns or Columns()
+    if columns.tools is None and row.get("tools"):
+        raise RowError(
+            "has tools in column 'tools'; set the dataset's columns.tools to tools, or to (none) to pass over them"
+        )
+    if dataset.format is Format.SHAREGPT:
+        messages = _list(row[columns.messages or "conversations"])
+        if any(message.get("tool_calls") for message in messages):
+            raise RowError("has tool_calls, which only format Messages reads; set the dataset's format to Messages")
 
 
 def _names(dataset: Dataset) -> _Names:
     columns, tags = dataset.columns or Columns(), dataset.tags or Tags()
     if dataset.format is Format.MESSAGES:
-        roles = {role.value: role for role in Role}
-        return _Names(columns.messages or "messages", "role", "content", roles, {"tool", "function"})
-    # Where tags are set, LLaMA-Factory knows no tool roles but those that they name, and drops rows with others.
-    usual = Tags(observation="observation", function="function_call") if dataset.tags is None else tags
-    tool_roles = {role for role in (usual.observation, usual.function) if role}
+        roles = {role.value: role for role in Role if role is not Role.FUNCTION}
+        return _Names(columns.messages or "messages", "role", "content", roles, is_openai=True)
     roles = {
         tags.system or "system": Role.SYSTEM,
         tags.user or "human": Role.USER,
         tags.assistant or "gpt": Role.ASSISTANT,
     }
+    # Where tags are set, LLaMA-Factory knows no tool roles but those that they name, and drops rows with others.
+    usual = Tags(observation="observation", function="function_call") if dataset.tags is None else tags
+    roles |= {usual.observation: Role.OBSERVATION} if usual.observation else {}
+    roles |= {usual.function: Role.FUNCTION} if usual.function else {}
     messages = columns.messages or "conversations"
-    return _Names(messages, tags.role or "from", tags.content or "value", roles, tool_roles)
+    return _Names(messages, tags.role or "from", tags.content or "value", roles, is_openai=False)
 
 
 def _messages(row: dict[str, Any], columns: Columns, names: _Names) -> Conversation:
@@ -79,8 +91,10 @@ def _messages(row: dict[str, Any], columns: Columns, names: _Names) -> Conversat
     system = (_optional_text(row, columns.system) or None) if columns.system else None
     if turns and turns[0].role is Role.SYSTEM:
         system, turns = turns[0].content, turns[1:]
-    _check_order(turns, names.messages, first=len(messages) - len(turns))
-    return Conversation(tuple(turns), system)
+    first = len(messages) - len(turns)
+    turns = joined_results(turns) if names.is_openai else turns
+    _check_order(turns, names.messages, first)
+    return Conversation(tuple(turns), system, tools_in(row, columns.tools))
 
 
 def _turn(message: Any, where: str, names: _Names) -> Turn:
@@ -88,10 +102,15 @@ def _turn(message: Any, where: str, names: _Names) -> Turn:
         raise RowError(
             f"{where} is {_kind(message)}, expected an object with {names.role!r} and {names.content!r}; correct it"
         )
-    role, content = _column(message, names.role, where), _column(message, names.content, where)
-    if message.get("tool_calls") or role in names.tool_roles:
-        found = "has tool_calls" if message.get("tool_calls") else f"is of role {role}, a tool's"
-        raise RowError(f"{where} {found}: {NO_TOOLS}")
+    role = _column(message, names.role, where)
+    if names.is_openai and role == Role.ASSISTANT and message.get("tool_calls"):
+        return Turn(Role.FUNCTION, calls_in(_list(message["tool_calls"]), where))
+    if names.is_openai and role == Role.FUNCTION:
+        raise RowError(
+            f"{where} is of role function, expected tool for the result of a tool, or tool_calls of the assistant for a "
+            "call; correct it"
+        )
+    content = _column(message, names.content, where)
     if not isinstance(content, str):
         raise RowError(
             f"{where}.{names.content} is {_kind(content)}, expected a string; write the text, or remove the row"
@@ -111,15 +130,15 @@ def _check_order(turns: list[Turn], where: str, first: int) -> None:
             f"{where} has no message of a user, expected user and assistant in turn; add them, or remove the row"
         )
     for index, turn in enumerate(turns):
-        expected = Role.ASSISTANT if index % 2 else Role.USER
-        if turn.role is not expected:
+        expected = ANSWERS if index % 2 else PROMPTS
+        if turn.role not in expected:
             raise MisorderedRow(
-                f"{where}[{first + index}] is of role {turn.role.value}, expected {expected.value}: after an optional "
-                "system message, user and assistant speak in turn; reorder or remove the row"
+                f"{where}[{first + index}] is of role {turn.role.value}, expected {expected[0].value}: after an optional "
+                "system message, user (or a tool's result) and assistant speak in turn; reorder or remove the row"
             )
     if len(turns) % 2:
         raise MisorderedRow(
-            f"{where} ends with a message of the user, expected the assistant's answer; add it, or remove the row"
+            f"{where} ends with a message of the {turns[-1].role.value}, expected the assistant's answer; add it, or remove the row"
         )
 
 
@@ -138,7 +157,8 @@ def _alpaca(row: dict[str, Any], columns: Columns) -> Conversation:
         )
     question = "\n".join(part for part in (instruction, further) if part)
     turns = [*_history(row, columns.history or "history"), Turn(Role.USER, question), Turn(Role.ASSISTANT, output)]
-    return Conversation(tuple(turns), _optional_text(row, columns.system or "system") or None)
+    system = _optional_text(row, columns.system or "system") or None
+    return Conversation(tuple(turns), system, tools_in(row, columns.tools))
 
 
 def _history(row: dict[str, Any], column: str) -> list[Turn]:

@@ -17,6 +17,8 @@ def _chatml(
     prefix: Slot = (),
     thought: tuple[str, str] | None = None,
     roles: tuple[str, str] = ("user", "assistant"),
+    observation: str = "",
+    tools: str = "default",
 ) -> Template:
     user, assistant = roles
     header = f"<|im_start|>{assistant}\n"
@@ -31,28 +33,43 @@ def _chatml(
         replaces_eos=replaces_eos,
         prefix=prefix,
         thought=thought,
+        observation=(f"{observation}<|im_end|>\n{header}",) if observation else (),
+        tools=tools,
+    )
+
+
+def _qwen(name: str, default_system: str = "", *, thought: tuple[str, str] | None = None) -> Template:
+    return _chatml(
+        name,
+        default_system,
+        replaces_eos=True,
+        thought=thought,
+        observation="<|im_start|>user\n<tool_response>\n{content}\n</tool_response>",
+        tools="qwen",
     )
 
 
 _INTERN = "InternLM (书生·浦语)"
 _BOS = (Special.BOS,)
+_TOOL = "<|im_start|>tool\n{content}"
 
 CHATML = (
-    _chatml("chatml", replaces_eos=True, stop_words=(_END, "<|im_start|>")),
+    _chatml("chatml", replaces_eos=True, stop_words=(_END, "<|im_start|>"), observation=_TOOL),
     _chatml(
         "chatml_de",
         "Du bist ein freundlicher und hilfsbereiter KI-Assistent.",
         replaces_eos=True,
         stop_words=(_END, "<|im_start|>"),
+        observation=_TOOL,
     ),
-    _chatml("qwen", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", replaces_eos=True),
-    _chatml("qwen3", replaces_eos=True, thought=_THINK),
-    _chatml("qwen3_nothink", replaces_eos=True),
-    _chatml("mimo", "You are a helpful assistant.", replaces_eos=True, thought=_THINK),
+    _qwen("qwen", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."),
+    _qwen("qwen3", thought=_THINK),
+    _qwen("qwen3_nothink"),
+    _qwen("mimo", "You are a helpful assistant.", thought=_THINK),
     # These keep their tokenizer's own end-of-sequence token: <|im_end|> only becomes one more token that ends an answer.
     _chatml("yi", replaces_eos=False),
-    _chatml("cpm4", replaces_eos=False, prefix=_BOS),
-    _chatml("falcon_h1", replaces_eos=False, prefix=_BOS, stop_words=(_END, "<|end_of_text|>")),
+    _chatml("cpm4", replaces_eos=False, prefix=_BOS, observation=_TOOL),
+    _chatml("falcon_h1", replaces_eos=False, prefix=_BOS, stop_words=(_END, "<|end_of_text|>"), observation=_TOOL),
     _chatml(
         "intern2",
         f"You are an AI assistant whose name is {_INTERN}.\n"
@@ -62,8 +79,14 @@ CHATML = (
         replaces_eos=False,
         prefix=_BOS,
     ),
-    _chatml("lfm2", "You are a helpful AI assistant.", replaces_eos=True),
-    _chatml("opencoder", "You are OpenCoder, created by OpenCoder Team.", replaces_eos=False),
+    _chatml(
+        "lfm2",
+        "You are a helpful AI assistant.",
+        replaces_eos=True,
+        observation="<|im_start|>tool\n<|tool_response_start|>{content}<|tool_response_end|>",
+        tools="lfm2",
+    ),
+    _chatml("opencoder", "You are OpenCoder, created by OpenCoder Team.", replaces_eos=False, observation=_TOOL),
     _chatml(
         "sailor",
         "You are an AI assistant named Sailor created by Sea AI Lab. "

@@ -27,13 +27,16 @@ def _gemma(name: str, *, stop_words: tuple[str, ...] = ("<end_of_turn>",), ends_
         user=(f"<start_of_turn>user\n{{content}}<end_of_turn>\n{header}",),
         assistant=("{content}<end_of_turn>\n",),
         answer_header=header,
+        observation=(f"<start_of_turn>tool\n{{content}}<end_of_turn>\n{header}",),
         stop_words=stop_words,
         replaces_eos=not ends_once,
         ends_once=ends_once,
     )
 
 
-def _phi(name: str, line: str, *, answer_line: str | None = None, replaces_eos: bool = True) -> Template:
+def _phi(
+    name: str, line: str, *, answer_line: str | None = None, replaces_eos: bool = True, tools: str = "default"
+) -> Template:
     header = f"<|assistant|>{line if answer_line is None else answer_line}"
     return Template(
         name=name,
@@ -43,10 +46,11 @@ def _phi(name: str, line: str, *, answer_line: str | None = None, replaces_eos: 
         answer_header=header,
         stop_words=("<|end|>",),
         replaces_eos=replaces_eos,
+        tools=tools,
     )
 
 
-def _granite(name: str, default_system: str = "", stop_words: tuple[str, ...] = ()) -> Template:
+def _granite(name: str, default_system: str = "", stop_words: tuple[str, ...] = (), observation: Slot = ()) -> Template:
     header = "<|start_of_role|>assistant<|end_of_role|>"
     return Template(
         name=name,
@@ -56,6 +60,7 @@ def _granite(name: str, default_system: str = "", stop_words: tuple[str, ...] = 
         answer_header=header,
         default_system=default_system,
         stop_words=stop_words,
+        observation=observation,
     )
 
 
@@ -66,7 +71,7 @@ def _deepseek3(name: str, thought: tuple[str, str] | None = None) -> Template:
     )
 
 
-def _glm(name: str, thought: tuple[str, str] | None = None) -> Template:
+def _glm(name: str, thought: tuple[str, str] | None = None, tools: str = "glm4") -> Template:
     return Template(
         name=name,
         prefix=("[gMASK]<sop>",),
@@ -77,13 +82,27 @@ def _glm(name: str, thought: tuple[str, str] | None = None) -> Template:
         stop_words=("<|user|>", "<|observation|>"),
         ends_once=True,
         thought=thought,
+        observation=("<|observation|>\n{content}<|assistant|>",),
+        function=(CONTENT,),
+        tools=tools,
     )
 
 
 def _mistral(
     name: str, user: str, assistant: Slot, system: Slot = ("{content}\n\n",), *, opens: bool = True
 ) -> Template:
-    return Template(name=name, prefix=_BOS, system=system, user=(user,), assistant=assistant, system_opens_user=opens)
+    gap = " " if user.startswith("[INST] ") else ""
+    return Template(
+        name=name,
+        prefix=_BOS,
+        system=system,
+        user=(user,),
+        assistant=assistant,
+        system_opens_user=opens,
+        observation=(f'[TOOL_RESULTS]{gap}{{"content": {CONTENT}}}[/TOOL_RESULTS]',),
+        function=(f"[TOOL_CALLS]{gap}{CONTENT}", Special.EOS),
+        tools="mistral",
+    )
 
 
 def _llama2(name: str, default_system: str = "") -> Template:
@@ -97,13 +116,21 @@ def _llama2(name: str, default_system: str = "") -> Template:
     )
 
 
-def _seed(name: str, default_system: str = "", thought: tuple[str, str] | None = None) -> Template:
+def _seed(
+    name: str,
+    default_system: str = "",
+    thought: tuple[str, str] | None = None,
+    function: Slot = (),
+    tools: str = "default",
+) -> Template:
     return Template(
         name=name,
         system=(Special.BOS, "system\n{content}", Special.EOS),
         user=(Special.BOS, "user\n{content}", Special.EOS, Special.BOS, "assistant\n"),
         default_system=default_system,
         thought=thought,
+        function=function,
+        tools=tools,
     )
 
 
@@ -115,6 +142,8 @@ MARKED = (
         user=("<|start_header_id|>user<|end_header_id|>\n\n{content}<|eot_id|>" + _LLAMA3_ANSWER,),
         assistant=("{content}<|eot_id|>",),
         answer_header=_LLAMA3_ANSWER,
+        observation=("<|start_header_id|>ipython<|end_header_id|>\n\n{content}<|eot_id|>" + _LLAMA3_ANSWER,),
+        tools="llama3",
         stop_words=("<|eot_id|>", "<|eom_id|>"),
         replaces_eos=True,
     ),
@@ -134,7 +163,7 @@ MARKED = (
     _gemma("gemma3"),
     _phi("phi", "\n"),
     _phi("phi_small", "\n"),
-    _phi("phi4_mini", ""),
+    _phi("phi4_mini", "", tools="phi4_mini"),
     _phi("starchat", "\n", answer_line="", replaces_eos=False),
     Template(
         name="phi4",
@@ -148,16 +177,23 @@ MARKED = (
     _deepseek3("deepseek3"),
     _deepseek3("deepseekr1", thought=_THINK),
     _glm("glm4"),
-    _glm("glm4_moe", thought=_THINK),
+    _glm("glm4_moe", thought=_THINK, tools="glm4_moe"),
     _glm("glmz1", thought=_THINK),
     _granite("granite3"),
     _granite(
         "granite4",
         "You are Granite, developed by IBM. You are a helpful AI assistant.",
         stop_words=("<|end_of_text|>",),
+        # The header of the answer lacks its end here, as in the source.
+        observation=("<|start_of_role|>tool<|end_of_role|>{content}<|end_of_text|>\n<|start_of_role|>assistant\n",),
     ),
     _seed("seed_coder", _SEED),
-    _seed("seed_oss", thought=("<seed:think>", "</seed:think>")),
+    _seed(
+        "seed_oss",
+        thought=("<seed:think>", "</seed:think>"),
+        function=(Special.BOS, "\n{content}", Special.EOS),
+        tools="seed_oss",
+    ),
     Template(
         name="cohere",
         prefix=_BOS,

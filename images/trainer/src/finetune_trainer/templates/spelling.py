@@ -46,6 +46,12 @@ class Template:
     """The end-of-sequence token stands once, after the last answer; earlier answers learn it in place of the next turn's first token."""
     thought: tuple[str, str] | None = None
     """Begin and end of a thought. An answer that has neither opens with an empty thought, which is learnt."""
+    observation: Slot = ()
+    """A tool's result, up to where the answer begins; where there is none, it is spelled as a user's turn."""
+    function: Slot = ()
+    """An answer that calls tools; where there is none, it is spelled as any other."""
+    tools: str = "default"
+    """How tools and calls are spelled, by the name in ``TOOL_FORMATS``."""
 
     def empty_thought(self, answer: str) -> str:
         """The thought that opens ``answer``; empty where it brings its own, or the template knows none."""
