@@ -19,7 +19,7 @@ def operator(cluster_with_crd: Cluster, tmp_path_factory: pytest.TempPathFactory
     hub = {"huggingFaceEndpoint": NOBODY}
     small = {stage: {"cpu": "10m", "memory": "64Mi"} for stage in ("prepare", "train", "merge", "serve")}
     folder = tmp_path_factory.mktemp("operator-logs")
-    made = OperatorProcess(cluster_with_crd, folder, hub=hub, stages=small, namespaces=["logs"])
+    made = OperatorProcess(cluster_with_crd, folder, hub=hub, stages=small, namespaces=["logs"], patienceSeconds=0)
     made.grant_rights()
     made.start()
     yield made

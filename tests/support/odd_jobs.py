@@ -17,6 +17,24 @@ from trainer_runs import chat
 BOM = b"\xef\xbb\xbf"
 ALPACA = [{"instruction": "add", "input": "1 1", "output": "2"}, {"instruction": "say hi", "input": "", "output": "hi"}]
 SHAREGPT = [{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}] * 3
+TOOLED = {
+    "tools": [{"name": "now", "parameters": {"properties": {"zone": {"type": "string"}}}}],
+    "messages": [
+        said("user", "what time is it?"),
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "now", "arguments": "{}"}}]},
+        said("tool", "12:00"),
+        said("tool", "UTC"),
+        said("assistant", "noon"),
+    ],
+}
+CALLING = {
+    "conversations": [
+        {"from": "human", "value": "what time is it?"},
+        {"from": "function_call", "value": '<think>\nA clock.\n</think>\n\n{"name": "now", "arguments": {}}'},
+        {"from": "observation", "value": "12:00"},
+        {"from": "gpt", "value": "noon"},
+    ]
+}
 CSV = 'instruction,input,output\n"say\nhi",,"hi, you"\nadd,1 1,2\n'
 
 
@@ -182,6 +200,21 @@ ROWS = (
         "columns by other names",
         [{"question": "a", "answer": "b"}],
         columns={"prompt": "question", "response": "answer"},
+    ),
+    odd(
+        "tools, calls and results with a named template",
+        [TOOLED] * 3,
+        reports={"rows": 3},
+        datasets=[{"source": "data/rows.jsonl", "columns": {"tools": "tools"}}],
+        tokenization__template="chatml",
+        tokenization__cutoffLen=1024,
+    ),
+    odd(
+        "calls under ShareGPT's roles, with a thought",
+        [CALLING] * 3,
+        reports={"rows": 3},
+        datasets=[{"source": "data/rows.jsonl", "format": "ShareGPT"}],
+        tokenization__template="chatml",
     ),
     odd(
         "rows out of order with a named template",

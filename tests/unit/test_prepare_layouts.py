@@ -6,7 +6,8 @@ import pytest
 
 from finetune_operator.api.dataset import Dataset
 from finetune_trainer.prepare.conversation import Conversation, MisorderedRow, Role, RowError, Turn
-from finetune_trainer.prepare.layouts import conversation_of, refuse_unnamed_tools
+from finetune_trainer.prepare.layouts import conversation_of, refuse_unread_tools
+from finetune_trainer.prepare.tool_messages import with_read_arguments
 
 
 def dataset(**fields: object) -> Dataset:
@@ -16,6 +17,8 @@ def dataset(**fields: object) -> Dataset:
 MESSAGES = dataset()
 SHAREGPT = dataset(format="ShareGPT")
 ALPACA = dataset(format="Alpaca")
+TOOLED = dataset(columns={"tools": "tools"})
+TALKS = dataset(format="ShareGPT", columns={"tools": "tools"})
 RENAMED = dataset(
     format="ShareGPT",
     columns={"messages": "talk", "system": "prompt"},
@@ -95,9 +98,17 @@ def test_a_row_of_each_layout_becomes_a_conversation(of: Dataset, row: object, e
             {"messages": [{"role": "user"}, said("assistant", "b")]},
             r"messages\[0\] has no 'content', found role",
         ),
-        (MESSAGES, {"messages": [said("user", "a"), said("tool", "b")]}, r"messages\[1\] is of role tool, a tool's"),
-        (MESSAGES, {"messages": [said("user", "a"), {**said("assistant", None), "tool_calls": [1]}]}, "has tool_calls"),
-        (SHAREGPT, {"conversations": [{"from": "observation", "value": "a"}]}, "is of role observation, a tool's"),
+        (MESSAGES, {"messages": [said("user", "a"), said("function", "b")]}, r"messages\[1\] is of role function"),
+        (
+            MESSAGES,
+            {"messages": [said("user", "a"), {**said("assistant", None), "tool_calls": [1]}]},
+            r"messages\[1\]\.tool_calls is not a list of calls",
+        ),
+        (
+            TOOLED,
+            {"tools": 3, "messages": [said("user", "a"), said("assistant", "b")]},
+            "column 'tools' is 3, expected a list",
+        ),
         (MESSAGES, {"prompt": "a", "chosen": [], "rejected": []}, "is a preference row"),
         (ALPACA, {"instruction": "a", "chosen": "b", "rejected": "c"}, "is a preference row"),
         (ALPACA, {"instruction": "a", "output": "b", "kto_tag": True}, "is a preference row"),
@@ -159,8 +170,76 @@ def test_a_row_whose_turns_are_out_of_order_is_told_apart(of: Dataset, row: obje
         conversation_of(row, of)
 
 
+CALL = {"name": "now", "arguments": '{"zone": "UTC"}'}
+
+
+def turns(*said_by: tuple[Role, str]) -> tuple[Turn, ...]:
+    return tuple(Turn(role, text) for role, text in said_by)
+
+
+def test_calls_are_answers_and_results_prompts_in_the_openai_layout() -> None:
+    row = {
+        "tools": [{"name": "now"}],
+        "messages": [
+            said("user", "a"),
+            {**said("assistant", None), "tool_calls": [{"type": "function", "function": CALL}]},
+            said("tool", "1"),
+            said("tool", "2"),
+            said("assistant", "b"),
+        ],
+    }
+    found = conversation_of(row, TOOLED)
+    assert found.tools == '[{"name": "now"}]'
+    assert found.turns == turns(
+        (Role.USER, "a"),
+        (Role.FUNCTION, json.dumps([CALL])),
+        (Role.OBSERVATION, "1\n</tool_response>\n<tool_response>\n2"),
+        (Role.ASSISTANT, "b"),
+    )
+    read = with_read_arguments(found).turns[1].content
+    assert json.loads(read) == [{"name": "now", "arguments": {"zone": "UTC"}}]
+
+
+def test_results_that_no_answer_follows_are_left_out() -> None:
+    row = {
+        "messages": [
+            said("user", "a"),
+            {**said("assistant", ""), "tool_calls": [{"function": CALL}]},
+            said("tool", "1"),
+        ]
+    }
+    assert [turn.role for turn in conversation_of(row, MESSAGES).turns] == [Role.USER, Role.FUNCTION]
+
+
+def test_calls_are_answers_and_results_prompts_under_sharegpts_roles() -> None:
+    row = {
+        "tools": "[]",
+        "conversations": [
+            {"from": "human", "value": "a"},
+            {"from": "function_call", "value": "{}"},
+            {"from": "observation", "value": "1"},
+            {"from": "gpt", "value": "b"},
+        ],
+    }
+    found = conversation_of(row, TALKS)
+    assert [turn.role for turn in found.turns] == [Role.USER, Role.FUNCTION, Role.OBSERVATION, Role.ASSISTANT]
+    assert found.tools == "[]"
+
+
+def test_calls_that_only_the_openai_layout_reads_are_refused_by_their_own_check() -> None:
+    row = {
+        "conversations": [
+            {"from": "human", "value": "a"},
+            {"from": "gpt", "value": "", "tool_calls": [{"function": CALL}]},
+        ]
+    }
+    assert conversation_of(row, SHAREGPT).turns
+    with pytest.raises(RowError, match="has tool_calls, which only format Messages reads"):
+        refuse_unread_tools(row, SHAREGPT)
+
+
 def test_tools_that_no_column_is_named_for_are_refused_by_their_own_check() -> None:
     row = {"tools": "[]", "messages": [said("user", "a"), said("assistant", "b")]}
     assert conversation_of(row, MESSAGES).turns
     with pytest.raises(RowError, match="has tools in column 'tools'"):
-        refuse_unnamed_tools(row, MESSAGES)
+        refuse_unread_tools(row, MESSAGES)

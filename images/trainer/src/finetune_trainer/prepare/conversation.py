@@ -39,16 +39,6 @@ class Conversation:
     tools: str = ""
     """The tools that the model may call, as JSON; empty where the row has none."""
 
-    @property
-    def has_tools(self) -> bool:
-        """Whether tools are described, called or have answered."""
-        return bool(self.tools) or any(turn.role in (Role.OBSERVATION, Role.FUNCTION) for turn in self.turns)
-
-    def messages(self) -> list[dict[str, str]]:
-        """The conversation as a chat template takes it."""
-        opening = [] if self.system is None else [{"role": "system", "content": self.system}]
-        return opening + [{"role": turn.role.value, "content": turn.content} for turn in self.turns]
-
 
 class RowError(Exception):
     """A row that cannot be trained on. The message says what was found and what was expected."""

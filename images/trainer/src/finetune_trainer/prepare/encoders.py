@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from finetune_trainer.prepare.conversation import PROMPTS, Conversation, Role, RowError, Turn
 from finetune_trainer.prepare.foreign_rows import NO_TOOLS
 from finetune_trainer.prepare.tokenizer import special_tokens
+from finetune_trainer.prepare.tool_messages import chat_messages, tool_list
 from finetune_trainer.templates import CONTENT, Piece, Slot, Template
 from finetune_trainer.templates.tool_turns import ToolError, spell_call, spell_tools
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 EncodedTurn = tuple[list[int], list[int]]
 """Ids of a prompt (with what stands before it) and of the answer with its terminator."""
+Message = dict[str, Any]
 
 
 class Encoder(Protocol):
@@ -135,23 +137,26 @@ class ChatTemplateEncoder:
 
     def _spans(self, conversation: Conversation) -> list[str] | RowError:
         """Text of prompt, answer, prompt, answer... whose concatenation is the whole rendering."""
-        if conversation.has_tools:
-            return RowError(f"has tools or calls of tools: {NO_TOOLS}")
         try:
-            return list(self._rendered_spans(conversation.messages()))
+            messages, tools = chat_messages(conversation), tool_list(conversation)
+            spans = list(self._rendered_spans(messages, tools or None))
+            _refuse_unshown_tools(spans, messages, tools)
+            return spans
         except RowError as error:
             return error
+        except ToolError as error:
+            return RowError(str(error))
         # Templates refuse a conversation with jinja2.TemplateError, and fail on one in whatever way Python has.
         except Exception as error:
             return RowError(f"the model's chat template refuses it: {error}")
 
-    def _rendered_spans(self, messages: list[dict[str, str]]) -> Iterator[str]:
+    def _rendered_spans(self, messages: list[Message], tools: list[Message] | None) -> Iterator[str]:
         done = ""
         for index, message in enumerate(messages):
             if message["role"] != Role.ASSISTANT.value:
                 continue
-            prompt = self._render(messages[:index], generate=True)
-            through = self._render(messages[: index + 1], generate=False)
+            prompt = self._render(messages[:index], tools, generate=True)
+            through = self._render(messages[: index + 1], tools, generate=False)
             if not (prompt.startswith(done) and through.startswith(prompt)):
                 raise UnstableTemplate(
                     "the model's chat template spells earlier turns otherwise once more turns follow"
@@ -160,8 +165,12 @@ class ChatTemplateEncoder:
             yield through[len(prompt) :]
             done = through
 
-    def _render(self, messages: list[dict[str, str]], *, generate: bool) -> str:
-        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate))
+    def _render(self, messages: list[Message], tools: list[Message] | None, *, generate: bool) -> str:
+        return str(
+            self._tokenizer.apply_chat_template(
+                messages, tools=tools, tokenize=False, add_generation_prompt=generate
+            )
+        )
 
     def _tokens_with_starts(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
         encodings = self._tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
@@ -178,6 +187,17 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]
         return [list(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
     # transformers' own call takes half as long again, for attention masks and the like.
     return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+
+def _refuse_unshown_tools(spans: list[str], messages: list[Message], tools: list[Message]) -> None:
+    """Raise RowError where the chat template leaves tools, calls or results out, as one without a word on tools does."""
+    prompts, answers = "".join(spans[::2]), "".join(spans[1::2])
+    names = [tool["function"].get("name", "") for tool in tools]
+    called = [call["function"]["name"] for message in messages for call in message.get("tool_calls", ())]
+    results = [message["content"] for message in messages if message["role"] == Role.OBSERVATION.value]
+    shown = all(text in prompts for text in (*names, *results)) and all(name in answers for name in called)
+    if not shown:
+        raise RowError(f"has tools or calls of tools: {NO_TOOLS}")
 
 
 def _paired(turns: list[list[str]], ids: dict[str, list[int]]) -> list[EncodedTurn]:

@@ -8,8 +8,8 @@ from typing import Any
 from finetune_operator.api.dataset import Format
 
 NO_TOOLS = (
-    "template Auto, the model's own, cannot be trained on them in this version; name a template in tokenization.template, "
-    "such as qwen, llama3, mistral or glm4, or remove the row"
+    "template Auto, the model's own, does not show them all; name a template in tokenization.template, such as qwen, "
+    "llama3, mistral or glm4, or remove the row"
 )
 
 _PREFERENCE = "preference training (DPO, KTO, reward models) is not in this version"

@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from finetune_trainer.prepare.conversation import Conversation, Role, RowError, Turn
+from finetune_trainer.templates.tool_formats import Call
+from finetune_trainer.templates.tool_turns import ToolError, read_calls
 
 _BETWEEN_RESULTS = "\n</tool_response>\n<tool_response>\n"
 
@@ -21,7 +23,7 @@ def tools_in(row: Mapping[str, Any], column: str | None) -> str:
     if tools is None or isinstance(tools, str):
         return tools or ""
     if not isinstance(tools, list | dict):
-        raise RowError(f"column {column!r} is {tools!r}, expected a list of tools or its JSON; correct it")
+        raise RowError(f"column {column!r} is {tools!r:.60}, expected a list of tools or its JSON; correct it")
     return json.dumps(tools, ensure_ascii=False)
 
 
@@ -50,6 +52,34 @@ def joined_results(turns: Sequence[Turn]) -> list[Turn]:
     return joined
 
 
+def chat_messages(conversation: Conversation) -> list[dict[str, Any]]:
+    """The conversation as a model's own chat template takes it. Raises ToolError for a call that is none."""
+    messages: list[dict[str, Any]] = []
+    if conversation.system is not None:
+        messages.append({"role": "system", "content": conversation.system})
+    for turn in conversation.turns:
+        if turn.role is Role.FUNCTION:
+            kept, calls = read_calls(turn.content)
+            messages.append({"role": "assistant", "content": kept, "tool_calls": [_called(call) for call in calls]})
+        else:
+            texts = turn.content.split(_BETWEEN_RESULTS) if turn.role is Role.OBSERVATION else [turn.content]
+            messages += [{"role": turn.role.value, "content": text} for text in texts]
+    return messages
+
+
+def tool_list(conversation: Conversation) -> list[dict[str, Any]]:
+    """The tools as the OpenAI API takes them. Raises ToolError where they are none."""
+    try:
+        tools = json.loads(conversation.tools or "[]")
+        return [tool if tool.get("type") == "function" else {"type": "function", "function": tool} for tool in tools]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ToolError(f"the tools are no list of objects as JSON ({error}); correct them") from error
+
+
+def _called(call: Call) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
 def with_read_arguments(conversation: Conversation) -> Conversation:
     """The conversation with arguments that are JSON text, as the OpenAI API writes them, as what the text says."""
     turns = (
@@ -60,9 +90,11 @@ def with_read_arguments(conversation: Conversation) -> Conversation:
 
 
 def _read(calls: str) -> str:
-    return json.dumps(
-        [{**call, "arguments": _value(call.get("arguments"))} for call in json.loads(calls)], ensure_ascii=False
-    )
+    found = [
+        {key: _value(value) if key == "arguments" else value for key, value in call.items()}
+        for call in json.loads(calls)
+    ]
+    return json.dumps(found, ensure_ascii=False)
 
 
 def _value(arguments: Any) -> Any:

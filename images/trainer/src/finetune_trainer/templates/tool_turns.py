@@ -14,6 +14,7 @@ from typing import Any
 from finetune_trainer.templates.spelling import CONTENT, Template
 from finetune_trainer.templates.tool_formats import TOOL_FORMATS, Call
 
+_CALL = '{"name": ..., "arguments": {...}} or a list of them'
 _USUAL_THOUGHT = ("<think>\n", "\n</think>\n\n")
 # What reading a value of another shape than expected raises.
 _OTHER_SHAPE = (LookupError, TypeError, AttributeError, ValueError)
@@ -49,8 +50,17 @@ def spell_call(text: str, template: Template) -> str:
     except _OTHER_SHAPE as error:
         raise ToolError(
             f"a tool call cannot be spelled in the way of template {template.name} ({_told(error)}), expected "
-            '{"name": ..., "arguments": {...}} or a list of them; correct it'
+            f"{_CALL}; correct it"
         ) from error
+
+
+def read_calls(text: str) -> tuple[str, Sequence[Call]]:
+    """What ``text`` says beside calls in the usual words, and the calls. Raises ToolError where they are none."""
+    kept, calls = _apart(text, TOOL_FORMATS["default"].call_words, _USUAL_THOUGHT)
+    try:
+        return kept, _calls(calls)
+    except (LookupError, TypeError) as error:
+        raise ToolError(f"a tool call cannot be read ({_told(error)}), expected {_CALL}; correct it") from error
 
 
 def _divided(text: str, template: Template) -> tuple[str, str]:
@@ -58,9 +68,13 @@ def _divided(text: str, template: Template) -> tuple[str, str]:
     # Where the system prompt opens the user's text, the source takes no words around thoughts and calls into account.
     if template.system_opens_user:
         return "", text
-    if (called := _between(TOOL_FORMATS[template.tools].call_words, text)) is not None:
+    return _apart(text, TOOL_FORMATS[template.tools].call_words, template.thought or _USUAL_THOUGHT)
+
+
+def _apart(text: str, call_words: tuple[str, str], thought_words: tuple[str, str]) -> tuple[str, str]:
+    if (called := _between(call_words, text)) is not None:
         return text.replace(called[0], ""), called[1]
-    if (thought := _between(template.thought or _USUAL_THOUGHT, text)) is not None:
+    if (thought := _between(thought_words, text)) is not None:
         return thought[0], text.replace(thought[0], "")
     return "", text
 
@@ -71,7 +85,7 @@ def _between(words: tuple[str, str], text: str) -> re.Match[str] | None:
 
 
 def _calls(text: str) -> Sequence[Call]:
-    found = _json_of(text, "a tool call is", '{"name": ..., "arguments": {...}} or a list of them')
+    found = _json_of(text, "a tool call is", _CALL)
     return [Call(call["name"], call["arguments"]) for call in (found if isinstance(found, list) else [found])]
 
 

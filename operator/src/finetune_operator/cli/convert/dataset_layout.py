@@ -56,7 +56,9 @@ def layout(entry: Mapping[str, Any], layout_format: Format, problem: Say, note: 
 
 def openai_layout(found: dict[str, Any]) -> dict[str, Any]:
     """A ShareGPT layout as Messages, the OpenAI layout, where its tags are just that layout's."""
-    if {name: found.get("tags", {}).get(name) for name in _OPENAI_TAGS} != _OPENAI_TAGS:
+    tags = found.get("tags", {})
+    is_openais = {name: tags.get(name) for name in _OPENAI_TAGS} == _OPENAI_TAGS
+    if not is_openais or tags.get("observation", "tool") != "tool":
         return found
     columns = {"columns": found["columns"]} if "columns" in found else {"columns": {"messages": "conversations"}}
     return {"format": Format.MESSAGES.value, **columns}

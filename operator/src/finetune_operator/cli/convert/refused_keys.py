@@ -47,7 +47,7 @@ REFUSED: Mapping[str, Refused] = {
     "preprocessing_batch_size": Refused("use 1000, which packing depends on", (1000,)),
     "ignore_pad_token_for_loss": Refused("remove it; padding is never learnt", (True,)),
     "eval_on_each_dataset": Refused("join the evaluation datasets into one"),
-    "tool_format": Refused("remove it; rows with tools cannot be trained on yet", ()),
+    "tool_format": Refused("remove it; the template's own tool format is used", ()),
     "enable_thinking": Refused("use a template without thinking, such as qwen3_nothink", (True,)),
     "preserve_thinking": Refused("remove it; thinking in earlier turns is left out, as by default"),
     "tokenized_path": Refused("name the dataset itself; its tokens are kept on the job's volume and used again", ()),
