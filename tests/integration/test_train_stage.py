@@ -271,7 +271,7 @@ def test_a_split_of_a_hub_dataset_is_read_and_a_wrong_one_is_explained(tmp_path:
             assert ended.code == code, ended.output
     assert read_results(tmp_path / "train" / "result.json")["prepare"]["rows"] == 5
     assert ended.message is not None
-    assert 'Unknown split "nope"' in ended.message.message
+    assert "it has no split 'nope', only train" in ended.message.message
 
 
 RAW = {"zero_optimization": {"stage": 2, "reduce_bucket_size": 100_000}, "wall_clock_breakdown": False}
