@@ -58,7 +58,7 @@ parts: setup ## Single parts with real servers and processes, on every core
 
 .PHONY: integration
 integration: binaries ## Tests against a real control plane and the real training code
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/integration
 
 .PHONY: faults
 faults: setup ## Training that is killed, stopped, hung and starved of disk, in short
