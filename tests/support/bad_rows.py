@@ -389,7 +389,18 @@ ROWS = (
     sharegpt(
         "a tool call of ShareGPT",
         {"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{}"}]},
-        "has tools or calls of tools",
+        "a tool call cannot be read (no 'name')",
+        'expected {"name": ..., "arguments": {...}}',
+    ),
+    sharegpt(
+        "a tool call that the model's own template does not show",
+        {
+            "conversations": [
+                {"from": "human", "value": "a"},
+                {"from": "function_call", "value": '{"name": "now", "arguments": {}}'},
+            ]
+        },
+        "has tools or calls of tools: template Auto, the model's own, does not show them all",
         "name a template",
     ),
     sharegpt(

@@ -103,6 +103,15 @@ def test_the_openai_layout_is_messages_which_gets_the_words_that_llama_factory_a
     assert any("detailed thinking off" in note and "is added" in note for note in result.notes)
 
 
+@pytest.mark.parametrize(("role", "expected"), [("tool", "Messages"), ("result", "ShareGPT")])
+def test_the_openai_layout_is_messages_where_results_have_openais_role(
+    tmp_path: Path, role: str, expected: str
+) -> None:
+    tags = {**TAGS, "system_tag": "system", "observation_tag": role}
+    result = convert_entry(tmp_path, {**MESSAGES, "formatting": "openai", "tags": tags})
+    assert dataset_of(result)["format"] == expected
+
+
 def test_the_openai_layout_with_tags_of_its_own_is_sharegpt_without_added_words(tmp_path: Path) -> None:
     result = convert_entry(tmp_path, {**MESSAGES, "formatting": "openai", "tags": {**TAGS, "system_tag": "boss"}})
     assert dataset_of(result)["format"] == "ShareGPT"

@@ -200,6 +200,20 @@ def test_calls_are_answers_and_results_prompts_in_the_openai_layout() -> None:
     assert json.loads(read) == [{"name": "now", "arguments": {"zone": "UTC"}}]
 
 
+def test_a_message_out_of_order_is_named_by_its_own_number_though_results_before_it_were_joined() -> None:
+    row = {
+        "messages": [
+            said("user", "a"),
+            {**said("assistant", None), "tool_calls": [{"function": CALL}]},
+            said("tool", "1"),
+            said("tool", "2"),
+            said("user", "b"),
+        ]
+    }
+    with pytest.raises(MisorderedRow, match=r"messages\[4\] is of role user, expected assistant"):
+        conversation_of(row, MESSAGES)
+
+
 def test_results_that_no_answer_follows_are_left_out() -> None:
     row = {
         "messages": [

@@ -15,6 +15,7 @@ from finetune_trainer.prepare.labels import Example, label_turns
 from finetune_trainer.prepare.layouts import conversation_of
 from finetune_trainer.prepare.support import check_supported
 from finetune_trainer.prepare.tokenizer import apply_template, fix_padding, load_tokenizer, stop_token_ids
+from finetune_trainer.prepare.tool_messages import chat_messages
 from finetune_trainer.sequences import IGNORED
 from finetune_trainer.templates import TEMPLATES, Template
 from trainer_runs import make_run
@@ -82,9 +83,9 @@ def test_the_saved_chat_template_renders_what_was_trained(name: str, system: str
         for part in turn
         for token in part
     ]
-    assert tokens.apply_chat_template(conversation.messages(), tokenize=True, return_dict=False) == trained
+    assert tokens.apply_chat_template(chat_messages(conversation), tokenize=True, return_dict=False) == trained
     asked = tokens.apply_chat_template(
-        conversation.messages()[:-1], tokenize=True, return_dict=False, add_generation_prompt=True
+        chat_messages(conversation)[:-1], tokenize=True, return_dict=False, add_generation_prompt=True
     )
     assert asked == trained[: len(asked)]
 
@@ -114,7 +115,7 @@ def test_the_chat_template_of_every_named_template_renders_its_pieces(name: str)
     tokens = with_all_special_tokens(template)
     encoder = TemplateEncoder(tokens, template)
     for number in range(len(EVERY["conversations"])):
-        messages = spoken(number).messages()
+        messages = chat_messages(spoken(number))
         turns = encode(encoder, spoken(number))
         closing = [tokens.eos_token_id] if template.ends_once else []
         trained = tokens.decode([token for turn in turns for part in turn for token in part] + closing)
@@ -159,11 +160,11 @@ def test_the_models_own_template_gives_the_ids_of_the_whole_rendering() -> None:
     tokens = tokenizer("qwen")
     for conversation in (TALK, Conversation(TALK.turns, "Be brief.")):
         turns = encode(ChatTemplateEncoder(tokens), conversation)
-        whole = tokens.apply_chat_template(conversation.messages(), tokenize=True, return_dict=False)
+        whole = tokens.apply_chat_template(chat_messages(conversation), tokenize=True, return_dict=False)
         assert [token for turn in turns for part in turn for token in part] == whole
         assert [tokens.decode(answer) for _, answer in turns] == ["Hello!<|im_end|>\n", "Me.<|im_end|>\n"]
         asked = tokens.apply_chat_template(
-            conversation.messages()[:-1], tokenize=True, return_dict=False, add_generation_prompt=True
+            chat_messages(conversation)[:-1], tokenize=True, return_dict=False, add_generation_prompt=True
         )
         assert asked == whole[: len(asked)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from finetune_trainer.chat_template_tools import CALLING, add_tools, knows_tools, spell_calls, spell_result
 from finetune_trainer.templates import CONTENT, Slot, Special, Template
 
 
@@ -15,20 +16,20 @@ def to_jinja(template: Template, tokens: dict[Special, str]) -> str:
     user = _spelled(template.user, tokens).removesuffix(template.answer_header)
     header = _quoted(template.answer_header)
     asked = f"opening.text ~ {_CONTENT_OF_MESSAGE}" if template.system_opens_user else _CONTENT_OF_MESSAGE
-    answer = (
-        f"{header} ~ {_thought(template)}{_with_content(_spelled(template.assistant, tokens), _CONTENT_OF_MESSAGE)}"
-    )
+    answer = _answer(template, tokens, _CONTENT_OF_MESSAGE)
     return "".join(
         [
             "{%- set has_system = messages and messages[0]['role'] == 'system' -%}",
             "{%- set system = (messages[0]['content'] if has_system else '') or ",
             f"{_quoted(template.default_system)} -%}}",
             _output(_quoted(_spelled(template.prefix, tokens))),
+            add_tools() if knows_tools(template) else "",
             _system(template, _with_content(_spelled(template.system, tokens), "system")),
             "{%- for message in (messages[1:] if has_system else messages) -%}",
             "{%- if message['role'] == 'user' -%}",
             _output(_with_content(user, asked)),
             "{%- set opening.text = '' -%}" if template.system_opens_user else "",
+            _tools(template, tokens) if knows_tools(template) else "",
             "{%- elif message['role'] == 'assistant' -%}",
             _output(answer),
             "{%- else -%}",
@@ -55,16 +56,33 @@ def with_default_system(chat_template: str, prompt: str) -> str:
 _CONTENT_OF_MESSAGE = "message['content']"
 
 
+def _answer(template: Template, tokens: dict[Special, str], content: str) -> str:
+    spelled = _with_content(_spelled(template.assistant, tokens), content)
+    return f"{_quoted(template.answer_header)} ~ {_thought(template, content)}{spelled}"
+
+
+def _tools(template: Template, tokens: dict[Special, str]) -> str:
+    return "".join(
+        [
+            "{%- elif message['role'] == 'assistant' and message['tool_calls'] -%}",
+            spell_calls(),
+            _output(_answer(template, tokens, CALLING)),
+            "{%- elif message['role'] == 'tool' -%}",
+            spell_result(template),
+        ]
+    )
+
+
 def _system(template: Template, spelled: str) -> str:
     if template.system_opens_user:
         return f"{{%- set opening = namespace(text=({spelled}) if system else '') -%}}"
     return "{%- if system -%}" + _output(spelled) + "{%- endif -%}"
 
 
-def _thought(template: Template) -> str:
+def _thought(template: Template, content: str) -> str:
     if template.thought is None:
         return ""
-    brings_its_own = " or ".join(f"{_quoted(word.strip())} in {_CONTENT_OF_MESSAGE}" for word in template.thought)
+    brings_its_own = " or ".join(f"{_quoted(word.strip())} in {content}" for word in template.thought)
     return f"('' if {brings_its_own} else {_quoted(template.empty_thought(''))}) ~ "
 
 

@@ -68,9 +68,9 @@ def refuse_unread_tools(row: Any, dataset: Dataset) -> None:
 def _names(dataset: Dataset) -> _Names:
     columns, tags = dataset.columns or Columns(), dataset.tags or Tags()
     if dataset.format is Format.MESSAGES:
-        roles = {role.value: role for role in Role if role is not Role.FUNCTION}
-        return _Names(columns.messages or "messages", "role", "content", roles, is_openai=True)
-    roles = {
+        openais = {role.value: role for role in Role if role is not Role.FUNCTION}
+        return _Names(columns.messages or "messages", "role", "content", openais, is_openai=True)
+    roles: dict[str, Role] = {
         tags.system or "system": Role.SYSTEM,
         tags.user or "human": Role.USER,
         tags.assistant or "gpt": Role.ASSISTANT,
@@ -91,10 +91,10 @@ def _messages(row: dict[str, Any], columns: Columns, names: _Names) -> Conversat
     system = (_optional_text(row, columns.system) or None) if columns.system else None
     if turns and turns[0].role is Role.SYSTEM:
         system, turns = turns[0].content, turns[1:]
-    first = len(messages) - len(turns)
-    turns = joined_results(turns) if names.is_openai else turns
-    _check_order(turns, names.messages, first)
-    return Conversation(tuple(turns), system, tools_in(row, columns.tools))
+    numbered = list(enumerate(turns, start=len(messages) - len(turns)))
+    numbered = joined_results(numbered) if names.is_openai else numbered
+    _check_order(numbered, names.messages)
+    return Conversation(tuple(turn for _, turn in numbered), system, tools_in(row, columns.tools))
 
 
 def _turn(message: Any, where: str, names: _Names) -> Turn:
@@ -124,21 +124,22 @@ def _turn(message: Any, where: str, names: _Names) -> Turn:
     return Turn(known, content)
 
 
-def _check_order(turns: list[Turn], where: str, first: int) -> None:
+def _check_order(turns: list[tuple[int, Turn]], where: str) -> None:
+    """``turns`` come with the numbers of their messages."""
     if not turns:
         raise MisorderedRow(
             f"{where} has no message of a user, expected user and assistant in turn; add them, or remove the row"
         )
-    for index, turn in enumerate(turns):
+    for index, (number, turn) in enumerate(turns):
         expected = ANSWERS if index % 2 else PROMPTS
         if turn.role not in expected:
             raise MisorderedRow(
-                f"{where}[{first + index}] is of role {turn.role.value}, expected {expected[0].value}: after an optional "
+                f"{where}[{number}] is of role {turn.role.value}, expected {expected[0].value}: after an optional "
                 "system message, user (or a tool's result) and assistant speak in turn; reorder or remove the row"
             )
     if len(turns) % 2:
         raise MisorderedRow(
-            f"{where} ends with a message of the {turns[-1].role.value}, expected the assistant's answer; add it, or remove the row"
+            f"{where} ends with a message of the {turns[-1][1].role.value}, expected the assistant's answer; add it, or remove the row"
         )
 
 

@@ -11,10 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from finetune_trainer.prepare.conversation import Conversation, Role, RowError, Turn
-from finetune_trainer.templates.tool_formats import Call
+from finetune_trainer.templates.tool_formats import BETWEEN_RESULTS, Call
 from finetune_trainer.templates.tool_turns import ToolError, read_calls
-
-_BETWEEN_RESULTS = "\n</tool_response>\n<tool_response>\n"
 
 
 def tools_in(row: Mapping[str, Any], column: str | None) -> str:
@@ -37,18 +35,19 @@ def calls_in(calls: Any, where: str) -> str:
     return json.dumps([call["function"] for call in calls], ensure_ascii=False)
 
 
-def joined_results(turns: Sequence[Turn]) -> list[Turn]:
-    """The turns with results that follow one another as one; results that no answer follows are left out."""
-    joined: list[Turn] = []
-    results: list[str] = []
-    for turn in turns:
+def joined_results(turns: Sequence[tuple[int, Turn]]) -> list[tuple[int, Turn]]:
+    """Numbered turns with results that follow one another as one; results that no answer follows are left out."""
+    joined: list[tuple[int, Turn]] = []
+    results: list[tuple[int, str]] = []
+    for number, turn in turns:
         if turn.role is Role.OBSERVATION:
-            results.append(turn.content)
+            results.append((number, turn.content))
             continue
         if results:
-            joined.append(Turn(Role.OBSERVATION, _BETWEEN_RESULTS.join(results)))
+            text = BETWEEN_RESULTS.join(content for _, content in results)
+            joined.append((results[0][0], Turn(Role.OBSERVATION, text)))
             results = []
-        joined.append(turn)
+        joined.append((number, turn))
     return joined
 
 
@@ -62,7 +61,7 @@ def chat_messages(conversation: Conversation) -> list[dict[str, Any]]:
             kept, calls = read_calls(turn.content)
             messages.append({"role": "assistant", "content": kept, "tool_calls": [_called(call) for call in calls]})
         else:
-            texts = turn.content.split(_BETWEEN_RESULTS) if turn.role is Role.OBSERVATION else [turn.content]
+            texts = turn.content.split(BETWEEN_RESULTS) if turn.role is Role.OBSERVATION else [turn.content]
             messages += [{"role": turn.role.value, "content": text} for text in texts]
     return messages
 

@@ -13,6 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 Tool = Mapping[str, Any]
+BETWEEN_RESULTS = "\n</tool_response>\n<tool_response>\n"
+"""Stands between results that follow one another, whatever the template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +103,16 @@ _IN_TAGS = (
 )
 
 
+BEFORE_QWENS_TOOLS = f"\n\n{_IN_TAGS}"
+AFTER_QWENS_TOOLS = (
+    "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
+    "<tool_call></tool_call> XML tags:\n<tool_call>\n"
+    '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
+)
+
+
 def _describe_qwen(tools: Sequence[Tool], _today: date) -> str:
-    return (
-        f"\n\n{_IN_TAGS}{_lines_of(tools)}\n</tools>\n\nFor each function call, return a json object with function name "
-        "and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n"
-        '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
-    )
+    return f"{BEFORE_QWENS_TOOLS}{_lines_of(tools)}{AFTER_QWENS_TOOLS}"
 
 
 def _spell_qwen(calls: Sequence[Call]) -> str:
