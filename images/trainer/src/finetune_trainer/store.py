@@ -104,8 +104,17 @@ class RowStore:
     @property
     def sequence_lengths(self) -> list[int]:
         """Tokens of every sequence."""
+        lengths: list[int] = self._lengths().tolist()
+        return lengths
+
+    @property
+    def longest_sequence(self) -> int:
+        """Tokens of the longest sequence."""
+        return int(self._lengths().max())
+
+    def _lengths(self) -> NDArray[np.int64]:
         rows = self._table["length"][self._rows[self._sequences]]
-        lengths: list[int] = np.add.reduceat(rows, self._sequence_offsets[:-1]).tolist()
+        lengths: NDArray[np.int64] = np.add.reduceat(rows, self._sequence_offsets[:-1])
         return lengths
 
     def row(self, index: int) -> StoredRow:

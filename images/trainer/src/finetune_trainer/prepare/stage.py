@@ -79,7 +79,7 @@ def _write_tokens(run: RunConfig, tokenizer: PreTrainedTokenizerBase, input_hash
 
 
 def _write_report(run: RunConfig, report: Mapping[str, Any]) -> None:
-    longest = max(RowStore(run.paths.data / TRAIN).sequence_lengths)
+    longest = RowStore(run.paths.data / TRAIN).longest_sequence
     whole = {**report, "memory": memory_report(run, longest, _earlier_memory(run))}
     write_whole(run.paths.report, json.dumps(whole, indent=1, ensure_ascii=False).encode())
 

@@ -143,7 +143,7 @@ def build_session(run: RunConfig, meta: Meta, identity: str) -> Session:
     report, stopping = ReportCallback(_sinks(log, progress)), StopCallback(StopSignal())
     catch_up = CatchUpCallback()
     rows = RowStore(run.paths.data / TRAIN)
-    fused = plan_fused(model, run.spec, device, max(rows.sequence_lengths))
+    fused = plan_fused(model, run.spec, device, rows.longest_sequence)
     trainer = SupervisedTrainer(
         store=store,
         heartbeat=heartbeat,
