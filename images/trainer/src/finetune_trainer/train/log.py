@@ -39,6 +39,13 @@ class TrainerLog:
         write_whole(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def append(self, entry: Entry) -> None:
-        """Add a line."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry.to_log()) + "\n")
+        """Add a line, or on a full disk nothing: a line that is cut off would be no JSON."""
+        rest = memoryview((json.dumps(entry.to_log()) + "\n").encode())
+        with self._path.open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(end)
+                raise

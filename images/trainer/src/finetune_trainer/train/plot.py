@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.folders import sync_file
+from finetune_operator.api.result import write_whole
 
 
 def plot_losses(log: Sequence[dict[str, Any]], path: Path) -> None:
@@ -30,10 +31,9 @@ def plot_losses(log: Sequence[dict[str, Any]], path: Path) -> None:
         axes.plot(*zip(*held_out, strict=True), color="tab:orange", marker="o", markersize=3, label="evaluation")
     axes.legend()
     axes.grid(alpha=0.3)
-    beside = path.with_name(f".{path.name}.tmp")
-    FigureCanvasAgg(figure).print_png(beside)
-    sync_file(beside)
-    beside.replace(path)
+    picture = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(picture)
+    write_whole(path, picture.getvalue())
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
