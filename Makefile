@@ -62,10 +62,11 @@ integration: binaries ## Tests against a real control plane and the real trainin
 
 .PHONY: faults
 faults: setup ## Training that is killed, stopped, hung and starved of disk, in short
-	$(BIN)/pytest tests/faults
+	$(BIN)/pytest -m "not campaign" tests/faults
 
 .PHONY: campaign
-campaign: setup ## The same at length: 100 SIGKILLs and 50 SIGTERMs at random moments of a 200-step run
+campaign: setup ## The same at length: every method, then 100 SIGKILLs and 50 SIGTERMs at random moments of a 200-step run
+	$(BIN)/pytest -m campaign tests/faults
 	$(BIN)/python tests/faults/kill_campaign.py --kills 100 --terms 50
 
 .PHONY: chart

@@ -19,6 +19,7 @@ def test_five_kills_and_two_stops_lose_nothing_that_must_not_be_lost() -> None:
     campaign("--kills", "5", "--terms", "2", "--steps", "60", "--save-steps", "8")
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("recipe", ["Full", "QLoRA", "unpacked", "early stopping", "epochs"])
 def test_a_resumed_training_is_the_one_that_nobody_disturbed(recipe: str) -> None:
     campaign("--recipe", recipe, "--kills", "2", "--terms", "2", "--steps", "30", "--save-steps", "7")
