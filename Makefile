@@ -62,7 +62,7 @@ integration: binaries ## Tests against a real control plane and the real trainin
 
 .PHONY: faults
 faults: setup ## Training that is killed, stopped, hung and starved of disk, in short
-	$(BIN)/pytest -m "not campaign" tests/faults
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not campaign" tests/faults
 
 .PHONY: campaign
 campaign: setup ## The same at length: every method, then 100 SIGKILLs and 50 SIGTERMs at random moments of a 200-step run
