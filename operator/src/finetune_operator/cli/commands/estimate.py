@@ -8,38 +8,28 @@ import tempfile
 from pathlib import Path
 
 from finetune_operator.api.base import QUANTITY_PATTERN
-from finetune_operator.cli.commands.run import add_folders
 from finetune_operator.cli.commands.tokens import PROGRAM, checked_configs, ends_on_sigterm, show, write_runs
-from finetune_operator.cli.local.inputs import Inputs
+from finetune_operator.cli.local.arguments import add_manifests, add_mounts, inputs_of
 from finetune_operator.cli.local.stages import find_program
 from finetune_operator.cli.manifest.jobs import load_manifests
 from finetune_operator.cli.options import add_output
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "manifests", nargs="+", metavar="MANIFEST", help="YAML file with FineTuneJobs; - is standard input"
-    )
+    add_manifests(parser)
     parser.add_argument(
         "--gpu-memory",
         type=quantity,
         metavar="SIZE",
         help="memory of one GPU, such as 80Gi; default: resources.gpuMemory",
     )
-    add_folders(parser, "--claim", "folder that stands for a claim of a pvc:// source")
-    add_folders(parser, "--config-map", "folder that stands for a ConfigMap of a configmap:// source")
-    add_folders(parser, "--secret", "folder that stands for a Secret, one file a key")
+    add_mounts(parser)
     add_output(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     manifests = load_manifests(arguments.manifests)
-    inputs = Inputs(
-        claims=dict(arguments.claim),
-        config_maps=dict(arguments.config_map),
-        secrets=dict(arguments.secret),
-        config_map_documents=manifests.config_maps,
-    )
+    inputs = inputs_of(arguments, manifests)
     program = find_program(PROGRAM)
     flags = ["--json"] if arguments.output == "json" else []
     with ends_on_sigterm(), tempfile.TemporaryDirectory(prefix="finetune-estimate-") as folder:

@@ -13,6 +13,7 @@ from typing import Any
 from finetune_operator.api.run import RunConfig
 from finetune_operator.cli import options
 from finetune_operator.cli.errors import CommandError
+from finetune_operator.cli.local.arguments import add_manifests, add_mounts, inputs_of
 from finetune_operator.cli.local.folder import changes_refused, locked, write_folder
 from finetune_operator.cli.local.inputs import Inputs, input_problems, job_claims, run_config
 from finetune_operator.cli.local.process import run_child
@@ -25,18 +26,14 @@ DEFAULT_WORKDIR = Path("finetune-runs")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "manifests", nargs="+", metavar="MANIFEST", help="YAML file with FineTuneJobs; - is standard input"
-    )
+    add_manifests(parser)
     parser.add_argument(
         "--workdir",
         type=Path,
         default=DEFAULT_WORKDIR,
         help="folder that gets one folder a job; default: ./finetune-runs",
     )
-    add_folders(parser, "--claim", "folder that stands for a claim of a pvc:// source")
-    add_folders(parser, "--config-map", "folder that stands for a ConfigMap of a configmap:// source")
-    add_folders(parser, "--secret", "folder that stands for a Secret, one file a key")
+    add_mounts(parser)
     parser.add_argument(
         "--serve",
         action=argparse.BooleanOptionalAction,
@@ -48,20 +45,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_output(parser)
 
 
-def add_folders(parser: argparse.ArgumentParser, flag: str, text: str) -> None:
-    """A flag that may be repeated, NAME=DIR each."""
-    parser.add_argument(flag, type=options.named_folder, action="append", default=[], metavar="NAME=DIR", help=text)
-
-
 def execute(arguments: argparse.Namespace) -> int:
     manifests = load_manifests(arguments.manifests)
     workdir = arguments.workdir.absolute()
-    inputs = Inputs(
-        claims={**job_claims(manifests.jobs, workdir), **dict(arguments.claim)},
-        config_maps=dict(arguments.config_map),
-        secrets=dict(arguments.secret),
-        config_map_documents=manifests.config_maps,
-    )
+    inputs = inputs_of(arguments, manifests, job_claims(manifests.jobs, workdir))
     configs = checked_configs(manifests.jobs, inputs, workdir)
     say = to_stderr if arguments.output == "json" else to_stdout
     if manifests.ignored:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from finetune_operator.api.result import write_whole
 from finetune_operator.api.run import RunConfig
-from finetune_operator.cli.commands.run import add_folders
 from finetune_operator.cli.errors import CommandError
+from finetune_operator.cli.local.arguments import add_manifests, add_mounts, inputs_of
 from finetune_operator.cli.local.folder import write_inputs
 from finetune_operator.cli.local.inputs import Inputs, reading_problems, run_config
 from finetune_operator.cli.local.process import environment_with
@@ -27,9 +27,7 @@ QUIET_ENDINGS = (signal.SIGINT, signal.SIGPIPE)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "manifests", nargs="+", metavar="MANIFEST", help="YAML file with FineTuneJobs; - is standard input"
-    )
+    add_manifests(parser)
     parser.add_argument(
         "--packed", action="store_true", help="a line a sequence, as the job packs them; default: a line a row"
     )
@@ -37,19 +35,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--render", action="store_true", help="show the text; what is learnt is green, or between « and » in a file"
     )
     parser.add_argument("--evaluation", action="store_true", help="print the rows that are held back as well")
-    add_folders(parser, "--claim", "folder that stands for a claim of a pvc:// source")
-    add_folders(parser, "--config-map", "folder that stands for a ConfigMap of a configmap:// source")
-    add_folders(parser, "--secret", "folder that stands for a Secret, one file a key")
+    add_mounts(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     manifests = load_manifests(arguments.manifests)
-    inputs = Inputs(
-        claims=dict(arguments.claim),
-        config_maps=dict(arguments.config_map),
-        secrets=dict(arguments.secret),
-        config_map_documents=manifests.config_maps,
-    )
+    inputs = inputs_of(arguments, manifests)
     program = find_program(PROGRAM)
     flags = [f"--{flag}" for flag in ("packed", "render", "evaluation") if getattr(arguments, flag)]
     with ends_on_sigterm(), tempfile.TemporaryDirectory(prefix="finetune-tokens-") as folder:
