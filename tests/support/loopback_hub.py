@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from support_server import running
 from support_wait import eventually
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -50,15 +50,8 @@ class LoopbackHub(ThreadingHTTPServer):
 @contextmanager
 def serving(folder: Path) -> Iterator[LoopbackHub]:
     """Run a hub while the block runs."""
-    hub = LoopbackHub(folder)
-    thread = threading.Thread(target=hub.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with running(LoopbackHub(folder)) as hub:
         yield hub
-    finally:
-        hub.shutdown()
-        hub.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

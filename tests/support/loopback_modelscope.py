@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from support_server import running
 
 PAGE = 200
 
@@ -42,15 +43,8 @@ class LoopbackModelScope(ThreadingHTTPServer):
 @contextmanager
 def serving_modelscope(folder: Path) -> Iterator[LoopbackModelScope]:
     """Run it while the block runs."""
-    server = LoopbackModelScope(folder)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with running(LoopbackModelScope(folder)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import boto3
 from moto.server import ThreadedMotoServer
+
+from support_server import running
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIALOOPBACK", "AWS_SECRET_ACCESS_KEY": "secret"}
 _NOT_PASSED_ON = {"connection", "transfer-encoding", "content-length", "keep-alive"}
@@ -62,16 +63,11 @@ def serving_s3() -> Iterator[LoopbackS3]:
     """Run store and relay while the block runs; the bucket ``lake`` is there."""
     moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     moto.start()
-    relay = LoopbackS3(moto.get_host_and_port())
-    thread = threading.Thread(target=relay.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
     try:
-        relay.client().create_bucket(Bucket="lake")
-        yield relay
+        with running(LoopbackS3(moto.get_host_and_port())) as relay:
+            relay.client().create_bucket(Bucket="lake")
+            yield relay
     finally:
-        relay.shutdown()
-        relay.server_close()
-        thread.join()
         moto.stop()
 
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from support_server import running
+
 
 class Operator(ThreadingHTTPServer):
     """Keeps what it is told. ``status`` is what it answers with; it holds answers back until ``let_go`` is set."""
@@ -47,15 +49,11 @@ class _Handler(BaseHTTPRequestHandler):
 def listening() -> Iterator[Operator]:
     """Run an operator while the block runs."""
     server = Operator()
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.let_go.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with running(server):
+        try:
+            yield server
+        finally:
+            server.let_go.set()
 
 
 def metrics(post: dict[str, Any]) -> dict[str, str]:
