@@ -1,7 +1,6 @@
 """What becomes of pods when a component of the cluster is killed and started again."""
 
 import os
-import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune_devcluster import Cluster
-from finetune_devcluster.processes import running
+from finetune_devcluster.processes import kill, running
 from support_pods import Space, pod, processes_with, python
 from support_wait import eventually
 
@@ -26,7 +25,8 @@ def own_space(tmp_path: Path) -> Iterator[Space]:
 def kill_component(cluster: Cluster, name: str) -> None:
     identity = running(cluster.layout.pid_file(name))
     assert identity
-    os.kill(identity.pid, signal.SIGKILL)
+    # Returns when it is gone: the kernel takes a moment, in which `up` would count it as running.
+    kill([identity])
 
 
 def test_pods_live_through_crashes_of_the_api_server_and_by_their_policy_of_the_node(own_space: Space) -> None:
