@@ -46,7 +46,7 @@ cluster-down: ## Stop the devcluster
 ## --- test
 
 .PHONY: test
-test: lint types unit parts integration faults e2e ## Everything that CI runs
+test: lint types unit parts integration security faults chain ## Everything that CI runs
 
 .PHONY: unit
 unit: setup ## Unit tests, in seconds
@@ -75,9 +75,13 @@ chart: binaries ## Everything about the chart and GitOps: lint, renders, drift, 
 	$(BIN)/pytest --numprocesses auto tests/unit/test_chart_*.py tests/unit/test_argocd_health.py tests/unit/test_plan_kstatus.py tests/unit/test_shell_metrics.py
 	$(BIN)/pytest tests/integration/test_chart_*.py tests/integration/test_gitops.py
 
-.PHONY: e2e
-e2e: binaries ## The whole chain, from kubectl apply to an answered chat, with faults on the way
-	$(BIN)/pytest tests/e2e
+.PHONY: security
+security: binaries ## Attacks: by what a job says, by its model and data, and on what serves it
+	$(BIN)/pytest tests/security
+
+.PHONY: chain
+chain: binaries ## The whole chain on a process node, from kubectl apply to an answered chat, with faults on the way
+	$(BIN)/pytest tests/chain
 
 .PHONY: lint
 lint: setup ## Style, formatting and the layers of the code

@@ -13,7 +13,7 @@ from support_wait import eventually
 
 @pytest.fixture(scope="session")
 def driver() -> Iterator[Driver]:
-    with Cluster(f"e2e-{os.getpid()}", gpus=2) as cluster:
+    with Cluster(f"chain-{os.getpid()}", gpus=2) as cluster:
         operator_chart.install(cluster, "--set", "settings.resyncSeconds=5")
         driver = Driver(cluster)
         driver.kubectl("apply", "-k", str(project_root() / "examples/data"))
