@@ -1,5 +1,6 @@
 """SIGTERM at any moment ends with exit code 75 and loses at most a step; what was interrupted is made good."""
 
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -24,11 +25,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return identity_model(tmp_path_factory.mktemp("model"))
 
 
-def prepared(folder: Path, model: Path, **spec: Any) -> RunConfig:
+def prepared(folder: Path, model: Path, data: Path = IDENTITY, **spec: Any) -> RunConfig:
     dataset = {"format": "Alpaca", "placeholders": {"name": "Pebble", "author": "the River workshop"}}
     fields = {"method": "LoRA", "lora": {"dropout": "0.1"}, "training": TRAINING, "logging": {"steps": 1}, **spec}
     folder.mkdir(exist_ok=True)
-    run = make_run(folder / "job", model, IDENTITY, dataset=dataset, **fields)
+    run = make_run(folder / "job", model, data, dataset=dataset, **fields)
     assert run_stages(run, "prepare").code == 0
     return run
 
@@ -63,10 +64,13 @@ def stopped_when_started(process: StageProcess) -> StageProcess:
 
 def test_an_evaluation_is_given_up_and_made_good_when_training_goes_on(tmp_path: Path, model: Path) -> None:
     evaluated = {"evaluation": {"fraction": "0.5", "steps": 4, "perDeviceBatchSize": 1}, "checkpoints": {"steps": 100}}
-    undisturbed = prepared(tmp_path / "undisturbed", model, **evaluated)
+    # So many rows that the signal comes while they are evaluated, however busy the machine is.
+    rows = tmp_path / "rows.json"
+    rows.write_text(json.dumps(8 * json.loads(IDENTITY.read_text())))
+    undisturbed = prepared(tmp_path / "undisturbed", model, rows, **evaluated)
     assert run_stages(undisturbed, "train").code == 0
 
-    run = prepared(tmp_path / "stopped", model, **evaluated)
+    run = prepared(tmp_path / "stopped", model, rows, **evaluated)
     # Step 4 is printed, and then evaluated.
     ended = stopped(run, "step 4/8").end(PATIENCE)
     assert ended.code == ExitCode.PREEMPTED, ended.output
@@ -91,12 +95,14 @@ def adapter(run: RunConfig) -> bytes:
 def test_two_processes_stop_together_however_often_they_are_told_and_resume_to_the_same_weights(
     tmp_path: Path, model: Path
 ) -> None:
-    two = {"resources": {"gpusPerNode": 2}, "deepspeed": {"stage": 2}}
+    # So many steps that the signals come before the last one.
+    training = {**TRAINING, "maxSteps": 40}
+    two = {"training": training, "resources": {"gpusPerNode": 2}, "deepspeed": {"stage": 2}}
     undisturbed = prepared(tmp_path / "undisturbed", model, **two)
     assert run_stages(undisturbed, "train", **{DEVICE_VARIABLE: CPU}).code == 0
 
     run = prepared(tmp_path / "stopped", model, **two)
-    ended = stopped(run, "step 3/8", times=2, **{DEVICE_VARIABLE: CPU}).end(PATIENCE)
+    ended = stopped(run, "step 3/40", times=2, **{DEVICE_VARIABLE: CPU}).end(PATIENCE)
     assert ended.code == ExitCode.PREEMPTED, ended.output
     assert ended.message is not None
     saved = int(ended.message.figures["step"])

@@ -1,11 +1,10 @@
 -- Health of a FineTuneJob, from its conditions; kstatus compatible (Stalled is a failure, Reconciling is progress).
 -- ArgoCD runs this without Lua's standard libraries.
 
+local status = obj.status or {}
 local conditions = {}
-if obj.status ~= nil and obj.status.conditions ~= nil then
-  for _, condition in ipairs(obj.status.conditions) do
-    conditions[condition.type] = condition
-  end
+for _, condition in ipairs(status.conditions or {}) do
+  conditions[condition.type] = condition
 end
 
 local function holds(name)
@@ -13,21 +12,25 @@ local function holds(name)
 end
 
 -- "Reason: message" of a condition; the message alone may be empty.
-local function health(status, name)
+local function health(verdict, name)
   local condition = conditions[name]
   local text = condition.reason or name
   if condition.message ~= nil and condition.message ~= "" then
     text = text .. ": " .. condition.message
   end
-  return { status = status, message = text }
+  return { status = verdict, message = text }
 end
 
-if conditions["Ready"] == nil then
-  return { status = "Progressing", message = "Waiting for the operator to see the FineTuneJob" }
+local function waiting(text)
+  return { status = "Progressing", message = text }
 end
--- Conditions of an older spec say nothing about this one.
-if obj.status.observedGeneration ~= nil and obj.status.observedGeneration ~= obj.metadata.generation then
-  return { status = "Progressing", message = "Waiting for the operator to see the changed spec" }
+
+if obj.metadata.deletionTimestamp ~= nil then
+  return waiting("The FineTuneJob is being deleted")
+end
+-- Conditions of an older spec say nothing about this one. A job that no operator has seen bears -1 and no conditions.
+if #(status.conditions or {}) > 0 and status.observedGeneration ~= nil and status.observedGeneration ~= obj.metadata.generation then
+  return waiting("Waiting for the operator to see the changed spec")
 end
 -- Stalled says why in one line; Failed adds the last log lines.
 if holds("Stalled") then
@@ -36,10 +39,13 @@ end
 if holds("Failed") then
   return health("Degraded", "Failed")
 end
+if conditions["Ready"] == nil then
+  return waiting("Waiting for the operator to see the FineTuneJob")
+end
 if holds("Suspended") then
   return health("Suspended", "Suspended")
 end
-if holds("Ready") then
+if holds("Ready") and not holds("Reconciling") then
   return health("Healthy", "Ready")
 end
 return health("Progressing", "Ready")
