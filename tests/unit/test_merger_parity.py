@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -12,11 +11,15 @@ from safetensors.torch import load_file, save_file
 
 from finetune_merger.checkpoint import Checkpoint
 from finetune_merger.parity import Parity, check, measure
-from finetune_merger.samples import ROWS, TOKENS, sample_rows
+from finetune_merger.samples import sample_rows
 from finetune_merger.stage import merge
 from finetune_merger.streamed import open_streamed
 from finetune_operator.api.outcome import ExitCode, StageFailure
+from finetune_trainer.prepare.parity_rows import ROWS, TOKENS
+from finetune_trainer.prepare.stage import prepare
+from finetune_trainer.store import TRAIN, RowStore
 from tiny_models import job, load, save_adapter, save_base
+from trainer_runs import chat, identity_model, make_run, write_lines
 
 IDS = torch.arange(2 * 12).view(2, 12) * 7 % 250
 
@@ -136,25 +139,24 @@ def test_logits_that_are_not_numbers_are_lost_parity(parity: Parity) -> None:
         check(parity, {"F32"}, "1e9")
 
 
-def write_rows(folder: Path, rows: list[list[int]]) -> None:
-    folder.mkdir(parents=True)
-    np.save(folder / "input_ids.npy", np.array([token for row in rows for token in row], dtype=np.int32))
-    np.save(folder / "offsets.npy", np.cumsum([0, *map(len, rows)], dtype=np.int64))
-
-
-def test_rows_are_taken_from_all_over_the_prepared_data(tmp_path: Path) -> None:
-    write_rows(tmp_path / "train", [[index] * 100 for index in range(10)])
-    rows = sample_rows(tmp_path, tmp_path)
-    assert [(row[0].item(), len(row)) for row in rows] == [(0, TOKENS), (3, TOKENS), (6, TOKENS), (9, TOKENS)]
+def test_parity_is_measured_on_the_rows_that_prepare_set_aside(tmp_path: Path) -> None:
+    lines = [chat(f"question {index} " * 60, "answer") for index in range(10)]
+    run = make_run(tmp_path / "job", identity_model(tmp_path / "model"), write_lines(tmp_path / "rows.jsonl", lines))
+    prepare(run)
+    store = RowStore(run.paths.data / TRAIN)
+    expected = [store.row(index).input_ids[:TOKENS].tolist() for index in (0, 3, 6, 9)]
+    assert [row.tolist() for row in sample_rows(run.paths.parity_rows, tmp_path)] == expected
+    assert {len(row) for row in expected} == {TOKENS}
 
 
 def test_fewer_rows_than_wanted_are_each_taken_once(tmp_path: Path) -> None:
-    write_rows(tmp_path / "train", [[1, 2], [3]])
-    assert [row.tolist() for row in sample_rows(tmp_path, tmp_path)] == [[1, 2], [3]]
-    assert ROWS > 2
+    rows = write_lines(tmp_path / "rows.jsonl", [chat("one", "two"), chat("three", "four")])
+    run = make_run(tmp_path / "job", identity_model(tmp_path / "model"), rows)
+    prepare(run)
+    assert len(sample_rows(run.paths.parity_rows, tmp_path)) == 2 < ROWS
 
 
 def test_without_prepared_data_a_prompt_is_taken(tmp_path: Path) -> None:
     save_base(tmp_path / "base")
-    (row,) = sample_rows(tmp_path / "data", tmp_path / "base")
+    (row,) = sample_rows(tmp_path / "none.json", tmp_path / "base")
     assert len(row) == TOKENS

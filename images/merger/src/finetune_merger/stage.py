@@ -59,6 +59,12 @@ def merge(run: RunConfig) -> Mapping[str, Figure]:
 
 
 def _open_base(run: RunConfig) -> Checkpoint:
+    # Looked at again: what is mounted may have changed since prepare, and what lies beside the weights is passed on.
+    if stray := run.stray(run.spec.model.source):
+        raise StageFailure(
+            ExitCode.MODEL_UNUSABLE,
+            f"spec.model.source: {stray} is a link that leads out of the volume, expected files of it; copy the file itself.",
+        )
     base = Checkpoint.open(run.paths.base_model)
     if "quantization_config" in base.config():
         raise StageFailure(
@@ -142,7 +148,7 @@ def _blocks(slot: Slot, base: Checkpoint, adapter: Adapter) -> Iterator[torch.Te
 
 def _prove(run: RunConfig, base: Checkpoint, adapter: Adapter, layout: Layout, folder: Path) -> dict[str, Figure]:
     """Measure parity; a merged model that lost it is not left behind."""
-    rows = sample_rows(run.paths.data, folder)
+    rows = sample_rows(run.paths.parity_rows, folder)
     parity = measure(base, run.paths.adapter, Checkpoint.open(folder), rows)
     changed = {
         slot.dtype

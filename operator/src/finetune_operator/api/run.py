@@ -97,6 +97,20 @@ class RunConfig(ApiModel):
         folder = self._mounted_at(parsed)
         return folder if folder is None else folder / parsed.path
 
+    def stray(self, source: str) -> Path | None:
+        """A file of a mounted source that a link leads out of its volume, to what else is mounted; None where there is none.
+
+        A local run reads whatever its user may read: only in a cluster does a volume bound what a job may name.
+        Raises KeyError where the claim, ConfigMap or image is not mounted.
+        """
+        parsed = parse_source(source)
+        root = self._mounted_at(parsed)
+        if root is None or not self.namespace:
+            return None
+        path, real_root = root / parsed.path, root.resolve()
+        below = path.rglob("*") if path.is_dir() else ()
+        return next((each for each in (path, *below) if not each.resolve().is_relative_to(real_root)), None)
+
     def _mounted_at(self, parsed: ParsedSource) -> Path | None:
         if parsed.scheme is Scheme.FILE:
             return Path("/")
@@ -148,6 +162,11 @@ class Paths:
     def data(self) -> Path:
         """Tokenised rows, memory-mapped by the trainer."""
         return self.root / "data"
+
+    @property
+    def parity_rows(self) -> Path:
+        """JSON lists of token ids: the heads of a few rows, on which the merge proves its result."""
+        return self.data / "parity_rows.json"
 
     @property
     def report(self) -> Path:

@@ -18,6 +18,7 @@ from finetune_trainer.prepare.fingerprint import fingerprint
 from finetune_trainer.prepare.job_check import check_job
 from finetune_trainer.prepare.job_datasets import datasets_of
 from finetune_trainer.prepare.job_template import template_of
+from finetune_trainer.prepare.parity_rows import write_parity_rows
 from finetune_trainer.prepare.problems import Problems
 from finetune_trainer.prepare.remote.downloads import discard_own_store
 from finetune_trainer.prepare.report import figures
@@ -63,6 +64,7 @@ def _write_tokens(run: RunConfig, tokenizer: PreTrainedTokenizerBase, input_hash
     partial = run.paths.root / f".{run.paths.data.name}.partial"
     made = _tokenise(run, tokenizer, partial, input_hash, pace)
     tokenizer.save_pretrained(partial / TOKENIZER)
+    write_parity_rows(RowStore(partial / TRAIN), partial / run.paths.parity_rows.name)
     Meta(
         input_hash=input_hash,
         tokens_hash=made.tokens_hash,
