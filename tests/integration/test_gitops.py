@@ -115,6 +115,10 @@ def test_syncing_the_same_manifest_again_would_change_nothing(moment: Moment) ->
     assert without_bookkeeping(moment.synced) == without_bookkeeping(moment.job)
 
 
+def test_applying_the_same_manifest_with_kubectl_would_change_nothing(moment: Moment) -> None:
+    assert without_bookkeeping(moment.applied) == without_bookkeeping(moment.job)
+
+
 def test_git_alone_owns_the_spec_and_the_operator_the_status(stage: str, moment: Moment) -> None:
     owned = {entry["manager"]: set(entry["fieldsV1"]) for entry in moment.job["metadata"]["managedFields"]}
     expected = {"argocd-controller": {"f:metadata", "f:spec"}}
@@ -155,6 +159,34 @@ def test_finished_jobs_that_are_deleted_do_not_run_again(
         lambda: space.get("finetunejob", "chain")["status"]["observedGeneration"] >= 4, message="it was looked at"
     )
     assert space.items("jobs", "-l", f"{names.JOB_NAME_LABEL}=chain") == []
+
+
+def test_a_job_that_argocds_action_suspends_stays_so_though_git_is_synced_again(space: Space, lives: Recorder) -> None:
+    manifest = from_git(space, "paused")
+    argocd.sync(space.cluster, manifest)
+    for action, suspended in (("suspend", "True"), ("resume", "False")):
+        spec = argocd.acted(space.get("finetunejob", "paused"), action)["spec"]
+        patch = json.dumps({"spec": {"suspend": spec["suspend"]}})
+        space.kubectl("patch", "finetunejob", "paused", "--type=merge", "--field-manager=argocd-server", "-p", patch)
+        argocd.sync(space.cluster, manifest)
+        eventually(
+            lambda wanted=suspended: space.condition("paused", "Suspended").get("status") == wanted, message=action
+        )
+        assert space.get("finetunejob", "paused")["spec"]["suspend"] is (action == "suspend")
+
+
+def test_a_job_that_was_pruned_and_is_synced_again_takes_up_the_claim_with_what_it_had_made(
+    space: Space, lives: Recorder
+) -> None:
+    manifest = from_git(space, "restored", storage={"retention": "Retain"})
+    argocd.sync(space.cluster, manifest)
+    first = space.pod_of(names.prepare("restored"))
+    claim = space.get("persistentvolumeclaim", names.volume("restored"))["metadata"]["uid"]
+    space.kubectl("delete", "finetunejob", "restored", "--cascade=foreground")
+    argocd.sync(space.cluster, manifest)
+    eventually(lambda: space.pod_of(names.prepare("restored")) != first, message="it is prepared again")
+    assert space.get("persistentvolumeclaim", names.volume("restored"))["metadata"]["uid"] == claim
+    eventually(lambda: space.reason("restored") in ("Preparing", "Queued"), message="the claim is nobody else's")
 
 
 @pytest.mark.parametrize("propagation", ["foreground", "background"])

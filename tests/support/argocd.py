@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lupa.lua51 import LuaRuntime, lua_type
 
+from chart import helm
 from finetune_devcluster import Cluster
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "argocd"
@@ -56,6 +58,31 @@ def _plain(value: Any) -> Any:
     return {key: _plain(value[key]) for key in keys}
 
 
+def applications(folder: Path) -> list[Manifest]:
+    """What the example ApplicationSet makes, by the templates of a real Helm: both use Go's and Sprig's."""
+    made = yaml.safe_load((FOLDER / "applicationset.yaml").read_text())["spec"]
+    (folder / "templates").mkdir(parents=True)
+    (folder / "Chart.yaml").write_text("apiVersion: v2\nname: applications\nversion: 0.1.0\n")
+    parts = (yaml.safe_dump(made["template"]), made["templatePatch"])
+    template = "\n---\n".join(f"{{{{- with .Values.element }}}}\n{part}\n{{{{- end }}}}" for part in parts)
+    (folder / "templates" / "application.yaml").write_text(template)
+    return [_application(folder, element) for element in made["generators"][0]["list"]["elements"]]
+
+
+def _application(folder: Path, element: Manifest) -> Manifest:
+    done = helm("template", folder, "--set-json", f"element={json.dumps(element)}")
+    assert done.returncode == 0, done.stderr
+    template, patch = yaml.safe_load_all(done.stdout)
+    made = _merged({"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", **template}, patch)
+    made["metadata"]["namespace"] = "argocd"
+    return made
+
+
+def _merged(base: Manifest, patch: Manifest) -> Manifest:
+    both = {key: _merged(base[key], patch[key]) for key in base.keys() & patch.keys() if isinstance(patch[key], dict)}
+    return {**base, **patch, **both}
+
+
 def sync(cluster: Cluster, manifest: Manifest) -> None:
     """Apply as ArgoCD's sync does with ServerSideApply=true."""
     done = cluster.kubectl("apply", *AS_ARGOCD, "-f", "-", input=json.dumps(manifest))
@@ -68,4 +95,14 @@ def predicted(cluster: Cluster, manifest: Manifest) -> Manifest:
     done = cluster.kubectl(*command, input=json.dumps(manifest))
     assert done.returncode == 0, done.stderr
     found: Manifest = json.loads(done.stdout)
+    return found
+
+
+def predicted_by_kubectl(cluster: Cluster, manifest: Manifest) -> Manifest:
+    """The live object as `kubectl apply` on the client would leave it, as ArgoCD does without ServerSideApply=true."""
+    command = ("apply", "--dry-run=server", "--output=json", "-f", "-")
+    done = cluster.kubectl(*command, input=json.dumps(manifest))
+    assert done.returncode == 0, done.stderr
+    found: Manifest = json.loads(done.stdout)
+    del found["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"]
     return found

@@ -24,6 +24,8 @@ class Moment:
     """Live, with managedFields."""
     synced: Manifest
     """What the same manifest from git, synced again, would make of it."""
+    applied: Manifest
+    """The same by `kubectl apply` without the server's help."""
 
 
 @dataclass
@@ -47,12 +49,13 @@ class Recorder:
         return moment
 
     def _moment(self, manifest: Manifest) -> Moment | None:
-        """None where the operator wrote between the two looks."""
+        """None where the operator wrote between the first look and the last."""
         before = self._live(manifest)
         synced = argocd.predicted(self.space.cluster, manifest)
+        applied = argocd.predicted_by_kubectl(self.space.cluster, manifest)
         after = self._live(manifest)
         still = before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]
-        return Moment(job=after, synced=synced) if still else None
+        return Moment(job=after, synced=synced, applied=applied) if still else None
 
     def _live(self, manifest: Manifest) -> Manifest:
         name = manifest["metadata"]["name"]

@@ -15,6 +15,7 @@ from finetune_operator.api.status import FineTuneJobStatus
 from plan_scenarios import SCENARIOS, a_run
 
 _STAGES = ("Queued", "Suspended", "Preparing", "Training", "Retrying", "Merging", "Deploying", "Serving", "Completed")
+_TROUBLES = (conditions.FAILED, conditions.NAME_TAKEN, conditions.CLAIM_NOT_FOUND, conditions.NOT_STARTING)
 _ABNORMAL = ("Suspended", "Reconciling", "Stalled")
 CASES = yaml.safe_load((CUSTOMIZATION / "health_test.yaml").read_text())["tests"]
 ACTIONS = yaml.safe_load((CUSTOMIZATION / "actions" / "action_test.yaml").read_text())
@@ -40,7 +41,7 @@ def test_every_fixture_is_used_and_named_by_its_health() -> None:
 def test_there_is_a_fixture_for_every_stage_and_every_condition() -> None:
     status = [condition for name in FIXTURES for condition in (fixture(name).get("status") or {}).get("conditions", [])]
     stages = {condition["reason"] for condition in status if condition["type"] == "Ready"}
-    assert stages >= {*_STAGES, conditions.FAILED, conditions.NAME_TAKEN, conditions.CLAIM_NOT_FOUND}
+    assert stages >= {*_STAGES, *_TROUBLES}
     held = {condition["type"] for condition in status if condition["status"] == "True"}
     assert held == {"Ready", "Prepared", "Trained", "Merged", "Served", "Complete", "Failed", *_ABNORMAL}
 
@@ -59,7 +60,7 @@ def reasons(first: str, last: str) -> list[str]:
     return [getattr(conditions, name) for name in chosen]
 
 
-@pytest.mark.parametrize("reason", reasons("INVALID_SPEC", "DEADLINE_EXCEEDED") + [conditions.CLAIM_NOT_FOUND])
+@pytest.mark.parametrize("reason", [*reasons("INVALID_SPEC", "DEADLINE_EXCEEDED"), conditions.CLAIM_NOT_FOUND])
 def test_a_failure_is_degraded_whatever_its_reason_and_says_it(reason: str) -> None:
     job = fixture("degraded_source_unreachable.yaml")
     for condition in job["status"]["conditions"]:
@@ -68,7 +69,7 @@ def test_a_failure_is_degraded_whatever_its_reason_and_says_it(reason: str) -> N
     assert (found["status"], found["message"].partition(":")[0]) == ("Degraded", reason)
 
 
-@pytest.mark.parametrize("reason", reasons("PENDING", "COMPLETED") + [conditions.NAME_TAKEN])
+@pytest.mark.parametrize("reason", [*reasons("PENDING", "COMPLETED"), conditions.NAME_TAKEN])
 @pytest.mark.parametrize("status", ["False", "Unknown"])
 def test_a_job_that_is_not_ready_is_progressing_whatever_its_stage_and_says_it(reason: str, status: str) -> None:
     job = fixture("progressing_training.yaml")
@@ -166,7 +167,8 @@ def test_argocd_offers_to_suspend_what_may_run_and_to_resume_what_is_suspended(c
 @pytest.mark.parametrize("case", ACTIONS["actionTests"], ids=lambda case: case["action"])
 def test_an_action_changes_suspend_and_nothing_else(case: dict[str, Any]) -> None:
     before, after = (
-        yaml.safe_load((CUSTOMIZATION / "actions" / case[key]).read_text()) for key in ("inputPath", "expectedOutputPath")
+        yaml.safe_load((CUSTOMIZATION / "actions" / case[key]).read_text())
+        for key in ("inputPath", "expectedOutputPath")
     )
     assert acted(before, case["action"]) == after
     assert before["spec"] | {"suspend": case["action"] == "suspend"} == after["spec"]
