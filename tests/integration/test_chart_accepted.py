@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+import argocd
 from chart import CHART, NAMESPACE, RELEASE, ROOT, VALUES_FILES, helm, rendered_text
 from finetune_devcluster import Cluster
 from finetune_devcluster.processes import wait_until
+from support_wait import eventually
 from wrong_manifests import valid_manifest
 
 MONITORING = Path(__file__).parent / "data" / "monitoring-crds.yaml"
+ARGOCD = Path(__file__).parent / "data" / "argocd-crds.yaml"
 DEFINITION = "customresourcedefinition/finetunejobs.finetune-operator.io"
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
 OBJECTS_OF_RELEASE = f"app.kubernetes.io/instance={RELEASE}"
@@ -26,14 +30,17 @@ def bare_cluster() -> Iterator[Cluster]:
     with Cluster(f"chart-{os.getpid()}", node=False) as cluster:
         # Its label `restricted` makes the API server refuse an operator pod that asks for more than it needs.
         kubectl(cluster, "apply", "-f", ROOT / "deploy" / "namespace.yaml")
-        kubectl(cluster, "apply", "--server-side", "-f", MONITORING)
-        for kind in ("servicemonitors", "prometheusrules"):
-            kubectl(
-                cluster, "wait", "--for=condition=Established", f"crd/{kind}.monitoring.coreos.com", "--timeout=30s"
-            )
-        for team in ("team-a", "team-b"):
+        for definitions in (MONITORING, ARGOCD):
+            kubectl(cluster, "apply", "--server-side", "-f", definitions)
+            eventually(lambda file=definitions: served(cluster, file), message=f"{definitions.name} are served")
+        for team in ("argocd", "team-a", "team-b"):
             kubectl(cluster, "create", "namespace", team)
         yield cluster
+
+
+def served(cluster: Cluster, definitions: Path) -> bool:
+    names = [each["metadata"]["name"] for each in yaml.safe_load_all(definitions.read_text())]
+    return cluster.kubectl("get", ",".join(names), "-A").returncode == 0
 
 
 @pytest.fixture
@@ -139,6 +146,59 @@ def test_uninstalling_keeps_definition_and_jobs_and_the_chart_can_come_back(inst
     assert generations(installed) == {"CustomResourceDefinition/finetunejobs.finetune-operator.io": 1}
     release(installed, "install")
     assert "survivor" in kubectl(installed, "get", "finetunejobs")
+
+
+def uid_of(cluster: Cluster, job: str) -> str:
+    return kubectl(cluster, "get", "finetunejob", job, "--output=jsonpath={.metadata.uid}")
+
+
+@pytest.mark.parametrize("folder", ["crds", "deploy"])
+def test_helm_takes_over_what_kubectl_has_applied_with_the_jobs_that_are_there(
+    bare_cluster: Cluster, folder: str
+) -> None:
+    # What an earlier release has left is Helm's already
+    kubectl(bare_cluster, "delete", DEFINITION, "--ignore-not-found")
+    kubectl(bare_cluster, "apply", "-k", ROOT / folder)
+    kubectl(bare_cluster, "wait", "--for=condition=Established", DEFINITION, "--timeout=30s")
+    eventually(lambda: bare_cluster.kubectl("get", "finetunejobs").returncode == 0, message="kubectl get finetunejobs")
+    kubectl(bare_cluster, "create", "-f", "-", stdin=json.dumps(valid_manifest("before-helm")))
+    before = uid_of(bare_cluster, "before-helm")
+    environment = bare_cluster.client_environment()
+    refused = helm("install", RELEASE, CHART, "--namespace", NAMESPACE, environment=environment)
+    assert "invalid ownership metadata" in refused.stderr
+    release(bare_cluster, "install", "--take-ownership", "--server-side=false")
+    kubectl(bare_cluster, "apply", "--dry-run=server", "-f", "-", stdin=json.dumps(valid_manifest("before-helm")))
+    release(bare_cluster, "upgrade", "--set", "settings.workers=7")
+    release(bare_cluster, "uninstall")
+    assert uid_of(bare_cluster, "before-helm") == before
+
+
+def test_a_dry_run_on_the_server_finds_nothing_to_complain_about_and_makes_nothing(bare_cluster: Cluster) -> None:
+    release(bare_cluster, "install", "--dry-run=server")
+    assert kubectl(bare_cluster, "get", "deployments", "-n", NAMESPACE, "--output=name") == ""
+
+
+def test_argocds_definitions_accept_the_examples(bare_cluster: Cluster) -> None:
+    examples = sorted(argocd.FOLDER.glob("application*.yaml"))
+    assert len(examples) == 3
+    for example in examples:
+        kubectl(bare_cluster, "apply", *STRICT_DRY_RUN, "-f", example)
+    misspelt = examples[0].read_text().replace("selfHeal", "selfHeel")
+    done = bare_cluster.kubectl("apply", *STRICT_DRY_RUN, "-f", "-", input=misspelt)
+    assert "selfHeel" in done.stderr
+
+
+def test_argocds_definition_accepts_what_the_applicationset_makes(bare_cluster: Cluster, tmp_path: Path) -> None:
+    made = argocd.applications(tmp_path)
+    assert [each["metadata"]["name"] for each in made] == [
+        "finetune-operator",
+        "finetune-jobs-team-a",
+        "finetune-jobs-team-b",
+    ]
+    assert [each["spec"]["syncPolicy"]["automated"]["prune"] for each in made] == [True, False, False]
+    assert ["helm" in each["spec"]["source"] for each in made] == [True, False, False]
+    for each in made:
+        kubectl(bare_cluster, "apply", *STRICT_DRY_RUN, "-f", "-", stdin=json.dumps(each))
 
 
 def test_handing_the_definition_to_others_does_not_delete_it(installed: Cluster) -> None:

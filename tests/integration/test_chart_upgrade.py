@@ -14,14 +14,30 @@ import yaml
 import still_stages
 from chart import CHART, NAMESPACE, RELEASE, helm
 from finetune_devcluster import Cluster, operator_chart
-from finetune_operator.api import names
+from finetune_operator.api import conditions, names
 from finetune_operator.api.manifest_yaml import dump_all
 from job_driver import Driver, Manifest
 from support_wait import eventually
 from wrong_manifests import valid_manifest
 
-SETTINGS = "settings.resyncSeconds=5"
-STAGES = ("preparing", "training", "merging", "serving", "failed", "suspended", "completed")
+# The job that retries does not do so while the test looks.
+SETTINGS = "settings.resyncSeconds=5,settings.retryDelaySeconds=3600"
+STAGES = (
+    "queued",
+    "preparing",
+    "training",
+    "retrying",
+    "merging",
+    "deploying",
+    "serving",
+    "failed",
+    "suspended",
+    "completed",
+)
+SERVED = ("deploying", "serving")
+# Those of Ready stand one behind the other in conditions.py.
+_REASONS = [value for name, value in vars(conditions).items() if name.isupper()]
+STAGE_REASONS = _REASONS[_REASONS.index(conditions.PENDING) : _REASONS.index(conditions.COMPLETED) + 1]
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +60,24 @@ def job(stage: str) -> Manifest:
     does = {
         "preparing": {"prepare": "hold"},
         "training": {"train": "hold"},
+        "retrying": {"train": "crash"},
         "suspended": {"train": "hold"},
         "merging": {"merge": "hold"},
+        "deploying": {"probe": "hold"},
         "failed": {"prepare": "fail"},
     }
     manifest = valid_manifest(stage)
     manifest["spec"]["datasets"] = [{"source": "hf://org/chat", "placeholders": does.get(stage, {})}]
     manifest["spec"] |= {"storage": {"retention": "Delete"}, "resources": {"gpusPerNode": 0}}
-    return manifest if stage != "serving" else {**manifest, "spec": manifest["spec"] | {"serving": {"gpus": 0}}}
+    if stage == "queued":
+        manifest["spec"]["resources"]["nodeSelector"] = {"example.com/pool": "no-node-has-it"}
+    return manifest if stage not in SERVED else {**manifest, "spec": manifest["spec"] | {"serving": {"gpus": 0}}}
+
+
+def test_there_is_a_job_in_every_stage_that_lasts() -> None:
+    # A Deployment's deadline is too far off for a test.
+    lasting = set(STAGE_REASONS) - {conditions.PENDING, conditions.NOT_STARTING}
+    assert {stage.capitalize() for stage in STAGES} == lasting | {conditions.FAILED}
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """Programs of the images that do nothing but stand where a job says: real processes for tests of what must not disturb them.
 
 What one does is written in the job's own spec, as placeholders of its first dataset: `{"merge": "hold"}` stays in the merge
-stage until `release`, `{"prepare": "fail"}` finds wrong data. The server answers its probe at once.
+stage until `release`, `{"prepare": "fail"}` finds wrong data, `{"train": "crash"}` ends as no trainer should. The server answers
+its probe at once, unless `{"probe": "hold"}` has it wait.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ if sys.argv[1] == "serve":
             self.end_headers()
 
     http.server.ThreadingHTTPServer(("", 8000), Handler).serve_forever()
-if sys.argv[1] == "probe":
-    sys.exit(0)
 with open(sys.argv[sys.argv.index("--run") + 1]) as file:
     spec = json.load(file)["spec"]
 behaviour = spec["datasets"][0].get("placeholders", {{}}).get(sys.argv[1], "")
+if sys.argv[1] == "probe":
+    sys.exit(1 if behaviour == "hold" and not os.path.exists({go!r}) else 0)
+if behaviour == "crash":
+    sys.exit(1)
 words = {{"reason": "Succeeded", "message": "", "figures": {{}}}}
 if behaviour == "hold":
     print("holds", flush=True)

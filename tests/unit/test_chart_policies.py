@@ -113,7 +113,10 @@ def test_prepare_reaches_the_world_but_not_the_metadata_service_and_is_reached_b
     blocks = {
         peer["ipBlock"]["cidr"]: peer["ipBlock"]["except"] for peer in spec["egress"][1]["to"] if "ipBlock" in peer
     }
-    assert blocks == {"0.0.0.0/0": ["169.254.169.254/32"], "::/0": ["fd00:ec2::254/128"]}
+    assert blocks == {
+        "0.0.0.0/0": ["169.254.169.254/32", "169.254.170.2/32", "169.254.170.23/32", "100.100.100.200/32"],
+        "::/0": ["fd00:ec2::23/128", "fd00:ec2::254/128"],
+    }
 
 
 def test_what_you_allow_further_is_added() -> None:
@@ -126,3 +129,11 @@ def test_what_you_allow_further_is_added() -> None:
     assert [port["port"] for port in found["tuner"]["egress"][-1]["ports"]] == [6443]
     # `helm test` has to get through as well
     assert len(found["tuner"]["ingress"][-1]["from"]) == 2
+
+
+def test_helms_test_pod_reaches_the_operator_where_everything_else_is_denied(manifests: list[Manifest]) -> None:
+    tester = policy(manifests, "test")
+    assert selects(tester["podSelector"], the(manifests, "Pod", f"{RELEASE}-test")["metadata"]["labels"])
+    operator = the(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    [asked] = [rule for rule in tester["egress"] if rule["ports"] == [{"protocol": "TCP", "port": "http"}]]
+    assert all(selects(peer["podSelector"], operator) for peer in asked["to"])

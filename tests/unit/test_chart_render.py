@@ -145,6 +145,27 @@ def test_a_registry_of_your_own_holds_every_image(tmp_path: Path) -> None:
     assert [image for image in pulled if not image.startswith("r.example.com/")] == []
 
 
+def test_labels_of_the_platform_are_on_every_object_and_never_twice() -> None:
+    labels = "commonLabels.team=platform,commonLabels.release=other,podLabels.team=operators"
+    manifests = render(
+        "--set", f"{labels},metrics.serviceMonitor.enabled=true,metrics.serviceMonitor.labels.release=own"
+    )
+    without = [m["metadata"]["name"] for m in manifests if m["metadata"]["labels"].get("team") != "platform"]
+    assert without == []
+    assert pod(manifests)["metadata"]["labels"]["team"] == "operators"
+    assert the(manifests, "ServiceMonitor")["metadata"]["labels"]["release"] == "own"
+    spec = the(manifests, "Deployment")["spec"]
+    assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+    assert "team" not in spec["selector"]["matchLabels"]
+
+
+def test_labels_that_the_chart_relies_on_cannot_be_taken_away(defaults: list[Manifest]) -> None:
+    ours = "app\\.kubernetes\\.io/name=mine"
+    manifests = render("--set", f"commonLabels.{ours},podLabels.{ours}")
+    assert [m["metadata"]["labels"] for m in manifests] == [m["metadata"]["labels"] for m in defaults]
+    assert pod(manifests)["metadata"]["labels"] == pod(defaults)["metadata"]["labels"]
+
+
 def test_new_settings_make_a_new_pod(defaults: list[Manifest]) -> None:
     def checksum(manifests: list[Manifest]) -> str:
         return str(pod(manifests)["metadata"]["annotations"]["checksum/settings"])
@@ -210,7 +231,9 @@ def test_every_value_for_the_pod_arrives_there() -> None:
     given: dict[str, Any] = yaml.safe_load(EVERYTHING.read_text())
     for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
         assert template["spec"][name] == given[name]
-    assert template["spec"]["containers"][0]["resources"] == given["resources"]
+    # Helm lays maps over those of values.yaml
+    for kind, asked in given["resources"].items():
+        assert asked.items() <= template["spec"]["containers"][0]["resources"][kind].items()
     assert given["podLabels"].items() <= template["metadata"]["labels"].items()
     assert given["podAnnotations"].items() <= template["metadata"]["annotations"].items()
 
@@ -242,6 +265,13 @@ def test_rights_can_be_left_to_others() -> None:
         ("settings.stages.train.memory=lots", "/settings/stages/train/memory"),
         ("settings.namespaces[0]=Team_A", "/settings/namespaces/0"),
         ("image.digest=sha256:beef", "/image/digest"),
+        ("image.tag=a tag", "/image/tag"),
+        ("commonLabels.team=a team", "/commonLabels/team"),
+        ("settings.pods.labels.team=a team", "/settings/pods/labels/team"),
+        ("settings.pods.environment.1ST=x", "1ST"),
+        ("settings.certificates.key=a/b", "/settings/certificates/key"),
+        ("settings.gpu.runtimeClassName=Nvidia_1", "/settings/gpu/runtimeClassName"),
+        ("networkPolicy.jobs.exceptAddresses[0]=metadata", "/networkPolicy/jobs/exceptAddresses/0"),
         ("replicas=2", "replicas"),
         ("crds.install=perhaps", "/crds/install"),
         ("tolerations[0].effect=NoWay", "/tolerations/0/effect"),
@@ -264,6 +294,11 @@ def test_a_cluster_that_is_too_old_is_refused() -> None:
 
 def test_what_a_parent_chart_passes_down_is_accepted() -> None:
     assert render("--set", "global.region=eu,enabled=true") == render()
+
+
+def test_the_notes_name_the_deployment_as_it_is_called() -> None:
+    shown = helm("install", RELEASE, CHART, "--dry-run=client", "--values", EVERYTHING, "--namespace", NAMESPACE)
+    assert f"kubectl --namespace {NAMESPACE} rollout status deployment/tuner" in shown.stdout, shown.stderr
 
 
 def test_the_notes_say_what_is_watched_and_warn_of_a_missing_definition() -> None:

@@ -1,4 +1,4 @@
-"""Every value of the chart is exercised: some file under ci/ sets it, and the manifests differ by it."""
+"""Every value of the chart is exercised: some file under ci/ sets it, the manifests differ by it, and a wrong one is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from chart import CHART, VALUES_FILES, rendered_text
+from chart import CHART, VALUES_FILES, refusal, rendered_text
 
 ValuePath = tuple[str, ...]
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -80,3 +80,35 @@ def test_the_manifests_differ_by_the_value(path: ValuePath, tmp_path: Path) -> N
     changed = tmp_path / "values.yaml"
     changed.write_text(yaml.safe_dump(without))
     assert rendered_text("--values", changed) != render_of(file)
+
+
+def node_at(path: ValuePath) -> dict[str, Any]:
+    node = SCHEMA
+    for key in path:
+        node = resolved(node)["properties"][key]
+    return resolved(node)
+
+
+def of_no_type_that_fits(path: ValuePath) -> Any:
+    node = node_at(path)
+    types = {resolved(choice).get("type") for choice in node.get("anyOf", [node])}
+    return "a text" if "object" in types else {"an": "object"}
+
+
+@pytest.fixture(scope="module")
+def all_wrong(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Helm's words on a file in which every value is of a wrong type: it names all of them at once."""
+    values: dict[str, Any] = {}
+    for path in VALUES:
+        holder = values
+        for key in path[:-1]:
+            holder = holder.setdefault(key, {})
+        holder[path[-1]] = of_no_type_that_fits(path)
+    file = tmp_path_factory.mktemp("wrong") / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    return refusal("--values", file)
+
+
+@pytest.mark.parametrize("path", VALUES, ids=".".join)
+def test_a_value_of_a_wrong_type_is_refused_by_its_name(path: ValuePath, all_wrong: str) -> None:
+    assert f"/{'/'.join(path)}'" in all_wrong

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
-from finetune_operator.plan.conditions import find, remove_condition, set_condition, truncate
+from finetune_operator.plan.conditions import ending, find, remove_condition, set_condition, truncate
 from finetune_operator.plan.step import false, true
 from manifest_builders import NOW
 
@@ -40,6 +40,19 @@ def test_other_conditions_stay_as_they_are() -> None:
 
 def test_a_message_is_cut_to_what_the_schema_admits() -> None:
     message = set_condition([], true("Failed", "InvalidData", "x" * 5000), generation=1, now=NOW)[0].message
-    assert len(message) == 4096
+    assert len(message.encode()) == 4096
     assert message.endswith("[…]")
     assert truncate("short") == "short"
+
+
+def test_a_message_is_cut_by_bytes_between_characters() -> None:
+    assert len(truncate("汉" * 4096).encode()) <= 4096
+    assert truncate("汉" * 4096).endswith("汉 […]")
+    assert ending("a\n" + "汉" * 10, 7) == "汉汉"
+
+
+def test_what_a_terminal_would_obey_is_taken_out_of_messages() -> None:
+    assert (
+        truncate("row \x1b[2J\x1b]0;pwned\x07 says\tno\n\x9b31m")
+        == "row \ufffd[2J\ufffd]0;pwned\ufffd says\tno\n\ufffd31m"
+    )

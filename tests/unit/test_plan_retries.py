@@ -55,6 +55,14 @@ def test_a_failed_job_whose_pod_is_gone_is_tried_again() -> None:
     assert "no pod is left" in condition(planned, "Ready").message
 
 
+def test_a_drain_that_took_the_operator_along_is_no_strike_against_the_job() -> None:
+    words = "Pod team-a/qwen-train-0-x2v has condition DisruptionTarget matching FailJob rule at index 0"
+    world = a_job().training().vanished_pod("qwen-train-0", reason="PodFailurePolicy", message=words)
+    [ended] = decide(world).status.attempts
+    assert ended.reason == "Preempted"
+    assert words in (ended.message or "")
+
+
 def test_a_training_job_that_was_taken_away_is_followed_by_the_next_attempt() -> None:
     planned = decide(a_job().training(attempt=2))
     assert planned.status.attempt == 3

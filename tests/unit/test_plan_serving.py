@@ -123,9 +123,64 @@ def test_a_serving_pod_that_no_node_takes_is_queued() -> None:
     assert "0/3 nodes" in condition(planned, "Ready").message
 
 
+STUCK = {"type": "Progressing", "status": "False", "message": "ReplicaSet has timed out progressing."}
+
+
 def test_a_rollout_that_is_stuck_says_where_to_look() -> None:
-    stuck = {"type": "Progressing", "status": "False", "message": "ReplicaSet has timed out progressing."}
-    planned = decide(deployed(serving(), ready=0, conditions=[stuck]))
+    planned = decide(deployed(serving(), ready=0, conditions=[STUCK]))
     message = condition(planned, "Ready").message
     assert "has timed out" in message
     assert "kubectl logs deployment/qwen" in message
+
+
+def test_nobody_waits_for_ever_for_a_model_that_cannot_be_started() -> None:
+    world = deployed(serving(), ready=0, conditions=[STUCK]).waits("qwen", "CrashLoopBackOff: back-off 5m0s")
+    planned = decide(world)
+    assert says(planned, "Ready") == ("False", "NotStarting")
+    assert says(planned, "Stalled") == ("True", "NotStarting")
+    assert "CrashLoopBackOff" in condition(planned, "Stalled").message
+    assert "Reconciling" not in types(planned)
+    assert says(planned, "Failed") == ("False", "Running")
+    assert ("Warning", "NotStarting") in told(planned)
+
+
+def test_a_model_that_answers_after_all_is_served() -> None:
+    world = deployed(serving(), conditions=[STUCK | {"status": "True"}])
+    planned = decide(world.condition("Ready", "False", "NotStarting").condition("Stalled", "True", "NotStarting"))
+    assert says(planned, "Ready") == ("True", "Serving")
+    assert "Stalled" not in types(planned)
+
+
+@pytest.mark.parametrize(
+    ("world", "reason"),
+    [
+        (deployed(serving(), ready=0, conditions=[STUCK]).waits("qwen", "Unschedulable: 0/3 nodes"), "Queued"),
+        (deployed(serving(), ready=0, conditions=[STUCK], observedGeneration=0), "Deploying"),
+        (deployed(serving(replicas=2), replicas=2, ready=1, updated=1, conditions=[STUCK]), "Deploying"),
+    ],
+    ids=["it waits for a place", "that was the rollout before", "another pod answers"],
+)
+def test_a_rollout_that_takes_its_time_for_other_reasons_is_under_way(world: WorldBuilder, reason: str) -> None:
+    planned = decide(world)
+    assert says(planned, "Ready") == ("False", reason)
+    assert "Stalled" not in types(planned)
+
+
+def test_several_pods_have_a_disruption_budget_and_a_single_one_has_none() -> None:
+    budget = ("PodDisruptionBudget", "qwen")
+    assert budget in applied(decide(serving(replicas=2)))
+    assert budget not in applied(decide(serving(replicas=1)))
+    assert budget not in applied(decide(serving(replicas=2).with_spec(suspend=True)))
+
+
+@pytest.mark.parametrize("spec", [{"serving": {"replicas": 1}}, {"serving": {"enabled": False}}, {"serving": None}])
+def test_a_budget_goes_when_there_are_not_several_pods_any_more(spec: dict[str, Any]) -> None:
+    world = a_job().merged().with_spec(**spec).child("PodDisruptionBudget", "qwen")
+    assert ("PodDisruptionBudget", "qwen") in decide(world).delete
+
+
+def test_a_budget_of_somebody_else_is_neither_taken_over_nor_deleted() -> None:
+    planned = decide(serving(replicas=2).child("PodDisruptionBudget", "qwen", owner=None))
+    assert says(planned, "Ready") == ("False", "NameTaken")
+    assert not planned.delete
+    assert decide(serving(replicas=1).child("PodDisruptionBudget", "qwen", owner=None)).delete == ()

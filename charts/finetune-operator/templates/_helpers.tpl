@@ -9,11 +9,21 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{- define "finetune-operator.labels" -}}
+{{- define "finetune-operator.ownLabels" -}}
 {{ include "finetune-operator.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: {{ .Chart.Name }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "finetune-operator.labels" -}}
+{{ include "finetune-operator.labelsAnd" (list . (dict)) }}
+{{- end }}
+
+{{- /* List of the root and further labels. Merged: the API server refuses a manifest in which a key stands twice. */}}
+{{- define "finetune-operator.labelsAnd" -}}
+{{- $root := first . -}}
+{{- toYaml (merge (include "finetune-operator.ownLabels" $root | fromYaml) (last .) $root.Values.commonLabels) -}}
 {{- end }}
 
 {{- define "finetune-operator.serviceAccountName" -}}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from finetune_operator.api.base import ApiModel, DnsLabel, DnsSubdomain, Quantity
-from finetune_operator.api.resources import NodeSelector, Tolerations
+from finetune_operator.api.resources import LabelKey, LabelValue, NodeSelector, Tolerations
 from finetune_operator.settings import PullPolicy, Settings
 
 KubernetesObject = dict[str, Any]
@@ -16,6 +16,7 @@ Annotations = dict[str, str]
 # Empty means that the chart chooses.
 Peers = Annotated[list[KubernetesObject], Field(max_length=64)]
 """Entries of `from` or `to` of a NetworkPolicy."""
+Cidr = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 OptionalDnsLabel = Annotated[str, StringConstraints(max_length=63, pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$")]
 
@@ -25,7 +26,7 @@ class Image(ApiModel):
 
     repository: str = Field(default="finetune-operator/operator", min_length=1)
     """Registry and name of the image."""
-    tag: str = ""
+    tag: str = Field(default="", pattern=r"^([A-Za-z0-9_][A-Za-z0-9._-]{0,127})?$")
     """Tag. Empty: the chart's appVersion."""
     digest: str = Field(default="", pattern=r"^(sha256:[0-9a-f]{64})?$")
     """Digest, such as sha256:…; wins over the tag."""
@@ -136,7 +137,14 @@ class JobPolicies(ApiModel):
 
     namespaces: list[DnsLabel] = []
     """Namespaces that get them; they have to exist. Empty: none."""
-    except_addresses: list[str] = ["169.254.169.254/32", "fd00:ec2::254/128"]
+    except_addresses: list[Cidr] = [
+        "169.254.169.254/32",
+        "169.254.170.2/32",
+        "169.254.170.23/32",
+        "100.100.100.200/32",
+        "fd00:ec2::23/128",
+        "fd00:ec2::254/128",
+    ]
     """Addresses that prepare and merge pods never reach: a cloud's metadata service gives out the node's credentials."""
     train_egress: list[KubernetesObject] = []
     """Further egress rules of training pods, such as to a tracking server. They reach DNS, the operator and each other."""
@@ -162,6 +170,8 @@ class Values(ApiModel):
 
     fullname_override: OptionalDnsLabel = ""
     """Name of the objects of the chart. Empty: made from the release's name."""
+    common_labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = {}
+    """Further labels of every object of the chart. For the jobs' pods: settings.pods.labels."""
     image_registry: str = Field(default="", max_length=253, pattern=r"^([a-z0-9][a-zA-Z0-9._:/-]*[a-zA-Z0-9])?$")
     """Registry that all images are pulled from, the operator's and the stages'. Empty: as each is named."""
     image: Image = Image()
@@ -175,7 +185,8 @@ class Values(ApiModel):
     rbac: Rbac = Rbac()
     """Rights of the operator and of users."""
     resources: ComputeResources = ComputeResources(
-        requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "512Mi"}
+        requests={"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "64Mi"},
+        limits={"memory": "512Mi", "ephemeral-storage": "256Mi"},
     )
     """Requests and limits of the operator's container."""
     node_selector: NodeSelector = {}

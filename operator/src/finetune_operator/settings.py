@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
+from typing import Annotated
 
 import yaml
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from finetune_operator.api.base import ApiModel, DnsLabel, DnsSubdomain, Quantity
-from finetune_operator.api.resources import NodeSelector, Tolerations
+from finetune_operator.api.resources import LabelKey, LabelValue, NodeSelector, Tolerations
 from finetune_operator.api.run import Hub, WatchdogBounds
+
+_NO_OTHER_KEYS = {"additionalProperties": False}
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
 
 
 class PullPolicy(enum.StrEnum):
@@ -65,10 +69,32 @@ class GpuPods(ApiModel):
 
     node_selector: NodeSelector = {}
     """Labels of the nodes. A job that asks for another value of the same label has its way."""
+    runtime_class_name: DnsSubdomain | None = None
+    """RuntimeClass, such as nvidia, where GPUs need one. Default: the node's own runtime."""
     tolerations: Tolerations = []
     """Taints that the pods bear. The one that bears the name of their GPU resource, such as nvidia.com/gpu, they always bear."""
     memory: Quantity | None = None
     """Memory of one GPU, such as 80Gi, for jobs that do not say. Default: unknown, so that no job is refused for it."""
+
+
+class JobPods(ApiModel):
+    """What all pods of the jobs bear, besides what the operator gives them itself."""
+
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = {}
+    """Labels, such as a cost centre's."""
+    annotations: Annotated[dict[LabelKey, str], Field(max_length=16)] = {}
+    """Annotations, such as karpenter.sh/do-not-disrupt or sidecar.istio.io/inject."""
+    environment: Annotated[dict[VariableName, str], Field(max_length=32, json_schema_extra=_NO_OTHER_KEYS)] = {}
+    """Environment variables, such as HTTPS_PROXY and NO_PROXY. Not for secrets."""
+
+
+class Certificates(ApiModel):
+    """Authorities that prepare, training and merge pods trust: for mirrors and trackers with certificates of your own."""
+
+    config_map: DnsSubdomain | None = None
+    """ConfigMap, in each job's namespace, with every authority that is to be trusted. Default: the images' own authorities."""
+    key: str = Field(default="ca-bundle.crt", max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")
+    """Its key that holds the certificates, in PEM."""
 
 
 class ProgressEndpoint(ApiModel):
@@ -105,6 +131,10 @@ class Settings(ApiModel):
     """Requests of the stages that the job's own resources do not set."""
     gpu: GpuPods = GpuPods()
     """What holds for the pods that ask for GPUs, besides what the job says."""
+    pods: JobPods = JobPods()
+    """What all pods of the jobs bear, besides what the operator gives them itself."""
+    certificates: Certificates = Certificates()
+    """Authorities that prepare, training and merge pods trust: for mirrors and trackers with certificates of your own."""
     progress: ProgressEndpoint = ProgressEndpoint()
     """Where trainers report how far they are."""
     storage: ClaimDefaults = ClaimDefaults()

@@ -52,7 +52,9 @@ class Network:
         with contextlib.suppress(CommandError):  # absent unless an earlier life of the node made it
             await run_command(program("ip"), "link", "del", BRIDGE)
         await _ip(
-            f"link add {BRIDGE} type bridge",
+            # With a hardware address of its own: a bridge that has none takes a pod's, another one when that pod
+            # goes, and until they notice all pods send to one that is gone.
+            f"link add {BRIDGE} address {_hardware_address(self._gateway)} type bridge",
             f"addr add {self._gateway}/{self._pods.prefixlen} dev {BRIDGE}",
             f"link set {BRIDGE} up",
             f"route replace local {self._services} dev lo",
@@ -85,6 +87,11 @@ class Network:
 def veth_name(pod_uid: str) -> str:
     """A name within the 15 bytes that the kernel allows."""
     return "pod" + hashlib.sha256(pod_uid.encode()).hexdigest()[:12]
+
+
+def _hardware_address(address: str) -> str:
+    """A locally administered one, made from the IPv4 address."""
+    return ":".join(f"{byte:02x}" for byte in b"\x02\x00" + _packed(address))
 
 
 async def _ip(*lines: str, inside: int | None = None) -> None:

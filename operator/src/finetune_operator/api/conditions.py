@@ -12,7 +12,7 @@ COMPLETE = "Complete"  # everything that was asked for was reached once; termina
 FAILED = "Failed"  # the job cannot go on; terminal
 SUSPENDED = "Suspended"  # spec.suspend is honoured
 RECONCILING = "Reconciling"  # kstatus: present only while work is under way
-STALLED = "Stalled"  # kstatus: present only after a terminal failure
+STALLED = "Stalled"  # kstatus: present only after a terminal failure, and while serving cannot start
 
 # --- reasons of Ready: the stage, shown in the STATUS column
 PENDING = "Pending"  # first seen; nothing was created yet
@@ -23,6 +23,7 @@ TRAINING = "Training"  # the training Job runs
 RETRYING = "Retrying"  # an attempt failed for no fault of the user's; the next starts after a pause
 MERGING = "Merging"  # the merge Job runs
 DEPLOYING = "Deploying"  # the Deployment has no pod yet that has answered
+NOT_STARTING = "NotStarting"  # no pod of the Deployment answered in time (serving.startupSeconds); over once one does
 SERVING = "Serving"  # a pod has answered
 COMPLETED = "Completed"  # done, and serving was not asked for
 

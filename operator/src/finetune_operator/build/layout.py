@@ -10,6 +10,7 @@ TOKEN = "/finetune/token"  # noqa: S105  # a folder, not a token
 SECRETS = "/finetune/secrets"
 INPUTS = "/finetune/inputs"
 CACHE = "/finetune/cache"
+CERTIFICATES = "/finetune/certificates"
 HOME = "/home/finetune"
 
 RUN_KEY = "run.json"

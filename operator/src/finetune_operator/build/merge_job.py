@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_operator.api import names
-from finetune_operator.build import batch_job, inputs, layout, pod, secrets
+from finetune_operator.build import batch_job, certificates, inputs, layout, pod, secrets
 from finetune_operator.build.requests import requests
 from finetune_operator.build.storage import job_mount
 from finetune_operator.build.types import JobView, Manifest
@@ -25,8 +25,13 @@ def _pod(job: JobView, settings: Settings) -> pod.StagePod:
         image=settings.images.merger,
         command=["finetune-merger", "merge", "--run", layout.RUN_FILE],
         resources=requests(settings.stages.merge),
-        mounts=[job_mount(job), *inputs.mounts(job, [job.spec.model.source]), *secrets.of_merge(job.spec)],
-        environment=_environment(job),
+        mounts=[
+            job_mount(job),
+            *inputs.mounts(job, [job.spec.model.source]),
+            *secrets.of_merge(job.spec),
+            *certificates.mounts(settings),
+        ],
+        environment=[*_environment(job), *certificates.environment(settings)],
         spec={"restartPolicy": "Never"},
     )
 

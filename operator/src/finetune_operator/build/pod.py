@@ -41,8 +41,8 @@ class StagePod:
 def template(job: JobView, settings: Settings, pod: StagePod) -> Manifest:
     """Pod template of a stage."""
     mounts = [*pod.mounts, _config_mount(job), *_scratch_mounts()]
-    annotations = pod_annotations(job) | pod.annotations
-    metadata: Manifest = {"labels": names.labels(job.name, pod.stage) | pod.labels}
+    annotations = settings.pods.annotations | pod_annotations(job) | pod.annotations
+    metadata: Manifest = {"labels": settings.pods.labels | names.labels(job.name, pod.stage) | pod.labels}
     return {
         "metadata": metadata | ({"annotations": annotations} if annotations else {}),
         "spec": {
@@ -74,7 +74,7 @@ def _container(pod: StagePod, settings: Settings, mounts: list[Mount]) -> Manife
         "image": pod.image,
         "imagePullPolicy": settings.images.pull_policy.value,
         "command": pod.command,
-        "env": [*_common_environment(), *pod.environment],
+        "env": _environment(settings, pod),
         "resources": pod.resources,
         "volumeMounts": volume_mounts(mounts),
         "securityContext": {
@@ -86,6 +86,13 @@ def _container(pod: StagePod, settings: Settings, mounts: list[Mount]) -> Manife
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **pod.container,
     }
+
+
+def _environment(settings: Settings, pod: StagePod) -> list[Manifest]:
+    own = [*_common_environment(), *pod.environment]
+    taken = {entry["name"] for entry in own}
+    # A name may stand only once, and the images rely on theirs.
+    return [*own, *(literal(name, value) for name, value in settings.pods.environment.items() if name not in taken)]
 
 
 def _common_environment() -> list[Manifest]:
@@ -138,6 +145,7 @@ def _placement(job: JobView, settings: Settings, pod: StagePod) -> Manifest:
         "nodeSelector": (settings.gpu.node_selector if gpus else {}) | (pod.node_selector or {}),
         "tolerations": _tolerations(settings, pod, gpus),
         "priorityClassName": job.spec.resources.priority_class_name,
+        "runtimeClassName": settings.gpu.runtime_class_name if gpus else None,
     }
     return {key: value for key, value in chosen.items() if value}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_operator.api import names
-from finetune_operator.build import batch_job, inputs, layout, pod, secrets
+from finetune_operator.build import batch_job, certificates, inputs, layout, pod, secrets
 from finetune_operator.build.mount import Mount
 from finetune_operator.build.requests import requests
 from finetune_operator.build.storage import claim_source, job_mount
@@ -30,9 +30,15 @@ def _pod(job: JobView, settings: Settings, cache: list[Mount]) -> pod.StagePod:
         image=settings.images.trainer,
         command=["finetune-trainer", "prepare", "--run", layout.RUN_FILE],
         resources=requests(settings.stages.prepare),
-        mounts=[job_mount(job), *inputs.mounts(job, uris), *cache, *secrets.of_prepare(job.spec)],
+        mounts=[
+            job_mount(job),
+            *inputs.mounts(job, uris),
+            *cache,
+            *secrets.of_prepare(job.spec),
+            *certificates.mounts(settings),
+        ],
         # What the libraries keep beside the downloads themselves: the container's own file system is read-only.
-        environment=[pod.literal("HF_HOME", "/tmp/huggingface")],  # noqa: S108  # the pod's own
+        environment=[pod.literal("HF_HOME", "/tmp/huggingface"), *certificates.environment(settings)],  # noqa: S108  # the pod's own
         spec={"restartPolicy": "Never"},
     )
 

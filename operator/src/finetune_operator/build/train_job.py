@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune_operator.api import names
 from finetune_operator.api.base import API_VERSION, PLURAL
-from finetune_operator.build import batch_job, headless_service, inputs, layout, pod, secrets
+from finetune_operator.build import batch_job, certificates, headless_service, inputs, layout, pod, secrets
 from finetune_operator.build.mount import Mount
 from finetune_operator.build.requests import requests
 from finetune_operator.build.storage import job_mount
@@ -20,13 +20,17 @@ _GRACE_SECONDS = 120
 def build(job: JobView, settings: Settings, attempt: int, operator_namespace: str) -> Manifest:
     """The training Job: a plain one for one node, an Indexed one for several.
 
-    Kubernetes retries nothing (backoffLimit 0): the nodes of an attempt have to start together, so a lost pod ends
+    Kubernetes retries nothing: the nodes of an attempt have to start together, so a lost pod ends
     the attempt and the operator starts the next from the last checkpoint.
     """
     name = names.train(job.name, attempt)
     stage_pod = _pod(job, settings, attempt, operator_namespace)
     manifest = batch_job.build(
-        job, name, STAGE, pod.template(job, settings, stage_pod), {"backoffLimit": 0, **_indexed(job)}
+        job,
+        name,
+        STAGE,
+        pod.template(job, settings, stage_pod),
+        {**batch_job.retried_by_the_operator(STAGE), **_indexed(job)},
     )
     manifest["metadata"]["labels"] |= batch_job.attempt_label(attempt)
     return manifest
@@ -50,8 +54,13 @@ def _pod(job: JobView, settings: Settings, attempt: int, operator_namespace: str
             gpu_resource=asked.gpu_resource_name,
             gpus=asked.gpus_per_node,
         ),
-        mounts=_mounts(job),
-        environment=[*pod.offline(), *_progress(job, settings, operator_namespace), *_rendezvous(job, attempt)],
+        mounts=[*_mounts(job), *certificates.mounts(settings)],
+        environment=[
+            *pod.offline(),
+            *_progress(job, settings, operator_namespace),
+            *_rendezvous(job, attempt),
+            *certificates.environment(settings),
+        ],
         labels=batch_job.attempt_label(attempt),
         node_selector=asked.node_selector,
         tolerations=asked.tolerations,

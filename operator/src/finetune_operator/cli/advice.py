@@ -14,6 +14,7 @@ _BY_STAGE = {
     conditions.RETRYING: "it starts again by itself from the last checkpoint; `finetune logs {name} --stage train` says what happened",
     conditions.MERGING: "`finetune logs {name} -f` follows it",
     conditions.DEPLOYING: "`finetune wait {name} --for Served` returns once it answers",
+    conditions.NOT_STARTING: "`kubectl logs -n {namespace} deployment/{name}` says why no pod answers; mended, it goes on by itself",
     conditions.SERVING: "`finetune chat {name}` talks to it",
     conditions.COMPLETED: "the model is on the volume; set spec.serving to have it served",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterable, Sequence
 
 from finetune_operator.api.status import Condition
@@ -10,9 +11,11 @@ from finetune_operator.plan import instants
 from finetune_operator.plan.step import Verdict
 
 MESSAGE_LIMIT = 4096
-"""Characters of a condition's message that the schema admits."""
+"""Characters of a condition's message that the schema admits. Counted in bytes, so that the whole status stays small."""
 _REASON_LIMIT = 253
 _CUT = " […]"
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters but tab and newline. A terminal that `kubectl describe` prints them to would obey them."""
 
 
 def find(conditions: Iterable[Condition], type_: str) -> Condition | None:
@@ -45,5 +48,18 @@ def remove_condition(conditions: Iterable[Condition], type_: str) -> list[Condit
 
 
 def truncate(message: str, limit: int = MESSAGE_LIMIT) -> str:
-    """The message, cut to what the schema admits."""
-    return message if len(message) <= limit else message[: limit - len(_CUT)] + _CUT
+    """The message in printable characters, cut to so many bytes of UTF-8."""
+    encoded = printable(message).encode(errors="replace")
+    if len(encoded) <= limit:
+        return encoded.decode()
+    return encoded[: limit - len(_CUT.encode())].decode(errors="ignore") + _CUT
+
+
+def ending(text: str, limit: int) -> str:
+    """The last so many bytes of UTF-8, in printable characters."""
+    return printable(text).encode(errors="replace")[-limit:].decode(errors="ignore")
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey. It may quote rows and file names of anybody."""
+    return _UNPRINTABLE.sub("\ufffd", text)

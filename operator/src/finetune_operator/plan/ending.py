@@ -49,8 +49,13 @@ class Ending:
     exit_code: int | None = None
 
 
-def judge(end: PodEnd | None) -> Ending:
-    """Judge how a failed Job's pod ended; None where no pod was left."""
+def judge(end: PodEnd | None, made_way: str = "") -> Ending:
+    """Judge how a failed Job's pod ended; None where no pod was left.
+
+    ``made_way``: the Job's own words where it has seen that the pod was told to stop.
+    """
+    if end is None and made_way:
+        return Ending(reason=conditions.PREEMPTED, message=f"{made_way}.", permanent=False, preempted=True)
     if end is None:
         return Ending(reason=conditions.INFRASTRUCTURE, message=_LOST, permanent=False)
     code = end.exit_code

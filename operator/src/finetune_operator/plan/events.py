@@ -9,7 +9,7 @@ from finetune_operator.plan.conditions import find, truncate
 from finetune_operator.plan.types import Event, PodEnd
 
 _MESSAGE_LIMIT = 1000
-"""Characters; Kubernetes refuses events over 1024 bytes."""
+"""Bytes; Kubernetes refuses events over 1024 bytes."""
 _FACTS = (
     conditions.PREPARED,
     conditions.TRAINED,
@@ -17,7 +17,9 @@ _FACTS = (
     conditions.SERVED,
     conditions.COMPLETE,
 )
-_WARNINGS = frozenset({conditions.RETRYING, conditions.NAME_TAKEN, conditions.CLAIM_NOT_FOUND})
+_WARNINGS = frozenset(
+    {conditions.RETRYING, conditions.NAME_TAKEN, conditions.CLAIM_NOT_FOUND, conditions.NOT_STARTING},
+)
 _TOLD_ELSEWHERE = frozenset({conditions.FAILED, conditions.SERVING, conditions.COMPLETED})
 """Reasons of Ready for which the conditions Failed, Served and Complete have their own events."""
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from finetune_operator.api import conditions, names
 from finetune_operator.plan import instants
-from finetune_operator.plan.conditions import MESSAGE_LIMIT, truncate
+from finetune_operator.plan.conditions import MESSAGE_LIMIT, ending, truncate
 from finetune_operator.plan.job_state import is_being_deleted, is_finished
 from finetune_operator.plan.step import Step, false, true
 from finetune_operator.plan.types import PodEnd
 from finetune_operator.plan.world import World
 
 _ROOM_FOR_MESSAGE = 2500
-"""Characters of a condition's message that leave room for the log."""
+"""Bytes of a condition's message that leave room for the log."""
 
 
 def fail(world: World, reason: str, message: str, *, stage: str | None = None, end: PodEnd | None = None) -> Step:
@@ -42,9 +42,9 @@ def teardown(world: World) -> tuple[tuple[str, str], ...]:
 
 
 def serving_children(world: World) -> tuple[tuple[str, str], ...]:
-    """The Deployment and Service of the job, as far as they exist."""
+    """The Deployment, its Service and its PodDisruptionBudget, as far as they exist."""
     name = names.serve(world.job.name)
-    return own(world, ("Deployment", name), ("Service", name))
+    return own(world, ("Deployment", name), ("Service", name), ("PodDisruptionBudget", name))
 
 
 def own(world: World, *children: tuple[str, str]) -> tuple[tuple[str, str], ...]:
@@ -59,4 +59,4 @@ def _with_logs(message: str, end: PodEnd | None, lines: int) -> str:
         return message
     heading = f"{truncate(message, _ROOM_FOR_MESSAGE)}\nLast log lines of pod {end.pod}:\n"
     # The end of a log says why; of too long a log the beginning goes.
-    return heading + "\n".join(logs)[-(MESSAGE_LIMIT - len(heading)) :]
+    return heading + ending("\n".join(logs), MESSAGE_LIMIT - len(heading.encode()))

@@ -46,6 +46,11 @@ def failed_because(job: Manifest) -> str:
     return ": ".join(word for word in (condition.get("reason"), condition.get("message")) if word)
 
 
+def pod_made_way(job: Manifest) -> bool:
+    """Whether the Job failed by a rule of its podFailurePolicy: in training, for a pod that was told to stop."""
+    return (_condition(job, "Failed") or {}).get("reason") == "PodFailurePolicy"
+
+
 def tries(job: Manifest) -> int:
     """Pods that failed."""
     return int((job.get("status") or {}).get("failed") or 0)

@@ -39,8 +39,10 @@ def _needed(world: World) -> list[tuple[str, str]]:
         needed += [("Service", world.train_name)] if world.spec.resources.nodes > 1 else []
     if world.spec.wants_merge and not world.is_true(conditions.MERGED):
         needed.append(("Job", names.merge(job)))
-    if world.spec.wants_serving:
+    serving = world.spec.serving
+    if serving is not None and serving.enabled:
         needed += [("Deployment", names.serve(job)), ("Service", names.serve(job))]
+        needed += [("PodDisruptionBudget", names.serve(job))] if serving.replicas > 1 else []
     return needed
 
 

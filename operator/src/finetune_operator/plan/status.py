@@ -101,10 +101,12 @@ def _complete(world: World, verdicts: Mapping[str, Verdict]) -> Verdict:
 
 
 def _abnormal(verdicts: Mapping[str, Verdict]) -> Verdict | None:
-    """kstatus' view: Stalled after a failure, Reconciling while work is under way, neither otherwise."""
+    """kstatus' view: Stalled after a failure and while serving cannot start, Reconciling while work is under way, else neither."""
     ready, failed = verdicts[conditions.READY], verdicts[conditions.FAILED]
     if failed.status is ConditionStatus.TRUE:
         return true(conditions.STALLED, failed.reason, ready.message)
+    if ready.reason == conditions.NOT_STARTING:
+        return true(conditions.STALLED, ready.reason, ready.message)
     if ready.status is ConditionStatus.TRUE or ready.reason == conditions.SUSPENDED_BY_USER:
         return None
     return true(conditions.RECONCILING, ready.reason, ready.message)

@@ -11,7 +11,7 @@ from finetune_operator.build.types import Manifest
 from finetune_operator.plan import events, failure, figures, instants, progress, retry, suspend
 from finetune_operator.plan.conditions import truncate
 from finetune_operator.plan.ending import Ending, judge
-from finetune_operator.plan.job_state import failed_at, is_complete, is_failed
+from finetune_operator.plan.job_state import failed_at, failed_because, is_complete, is_failed, pod_made_way
 from finetune_operator.plan.step import AT_ONCE, Step, false, true, unknown
 from finetune_operator.plan.types import PodEnd
 from finetune_operator.plan.watch import watch
@@ -32,7 +32,8 @@ def policy(world: World) -> Step | None:
         return _succeeded(world)
     if is_failed(job):
         end = world.observed.ends.get(world.train_name)
-        return _ended(world, judge(end), failed_at(job) or world.now, end)
+        made_way = failed_because(job) if pod_made_way(job) else ""
+        return _ended(world, judge(end, made_way), failed_at(job) or world.now, end)
     return _running(world, job)
 
 
