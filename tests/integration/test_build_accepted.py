@@ -8,67 +8,11 @@ from typing import Any
 
 import pytest
 
+from every_child import SPECS, children
 from finetune_devcluster import Cluster
-from finetune_operator.api.delivery import Serving
-from finetune_operator.build import (
-    claim,
-    config_map,
-    deployment,
-    headless_service,
-    merge_job,
-    prepare_job,
-    service,
-    train_job,
-)
-from finetune_operator.build.types import JobView, Manifest
-from finetune_operator.settings import Settings
-from manifest_builders import CERTIFICATE, NAMESPACE, a_job
+from finetune_operator.build.types import Manifest
+from manifest_builders import NAMESPACE, a_job
 from support_wait import eventually
-
-SETTINGS = Settings.model_validate(
-    {
-        "images": {"pullSecrets": ["registry"]},
-        "storage": {"storageClassName": "fast"},
-        "cache": {"claim": "models"},
-    }
-)
-EVERYTHING: dict[str, Any] = {
-    "model": {"source": "pvc://shared/qwen", "tokenSecret": {"name": "hub"}},
-    "datasets": [
-        {"source": "pvc://chats/chats.jsonl"},
-        {"source": "configmap://tiny/identity.json"},
-        {"source": "oci://registry.example/chats:1"},
-        {"source": "s3://lake/chats", "tokenSecret": {"name": "lake"}},
-    ],
-    "tracking": {"wandb": {"project": "p", "apiKeySecret": {"name": "wandb"}}},
-    "merge": {"push": {"target": "hf://org/tuned", "tokenSecret": {"name": "push"}}},
-    "serving": {
-        "mode": "Adapter",
-        "apiKeySecret": {"name": "clients", "key": "key"},
-        "nodeSelector": {"gpu": "h200"},
-        "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}],
-    },
-    "storage": {"claim": "shared"},
-    "resources": {
-        "nodes": 2,
-        "gpusPerNode": 8,
-        "gpuResourceName": "nvidia.com/mig-3g.71gb",
-        "queue": "gpus",
-        "priorityClassName": "urgent",
-        "tolerations": [{"key": "gpu", "operator": "Exists"}],
-    },
-}
-SPECS: dict[str, dict[str, Any]] = {
-    "defaults": {},
-    "everything": EVERYTHING,
-    "a model in an image": {"model": {"source": "oci://registry.example/models/qwen:V1@sha256:0f"}},
-    "its own claim, on the CPU": {
-        "storage": {"size": "1Gi", "storageClassName": "slow", "retention": "Delete"},
-        "resources": {"gpusPerNode": 0, "cpu": "500m", "memory": "1Gi"},
-        "serving": {"gpus": 0, "replicas": 0},
-        "suspend": True,
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -90,19 +34,6 @@ def send(cluster: Cluster, manifest: Manifest, *arguments: str) -> str:
     """Create an object; what the API server says against it."""
     done = cluster.kubectl("create", "--validate=strict", *arguments, "-f", "-", input=json.dumps(manifest))
     return done.stderr
-
-
-def children(job: JobView) -> list[Manifest]:
-    return [
-        config_map.build(job, SETTINGS, CERTIFICATE),
-        claim.build(job, SETTINGS),
-        prepare_job.build(job, SETTINGS, has_cache=True),
-        train_job.build(job, SETTINGS, 12, "operator-system"),
-        headless_service.build(job, 12),
-        merge_job.build(job, SETTINGS),
-        deployment.build(job, SETTINGS, job.spec.serving or Serving(), replicas=1),
-        service.build(job),
-    ]
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))

@@ -1,9 +1,6 @@
 """The operator's process against a real control plane without a node: the test plays the kubelet where pods are to end."""
 
-import http.client
 import json
-import socket
-import ssl
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,7 +14,8 @@ from finetune_operator.api import names
 from finetune_operator.api.outcome import TerminationMessage
 from finetune_operator.shell.rights import RULES
 from job_space import Space, create
-from operator_process import NAMESPACE, OperatorProcess, grant
+from operator_process import OperatorProcess, grant
+from progress_posts import post, progress, token
 from support_wait import eventually
 
 CRD = Path(__file__).parents[2] / "crds" / "finetunejobs.yaml"
@@ -59,37 +57,6 @@ def space(control_plane: Cluster, operator: OperatorProcess) -> Iterator[Space]:
         operator.start()
     yield made
     control_plane.kubectl("delete", "namespace", made.name, "--wait=false")
-
-
-def token(space: Space, pod: str, audience: str = names.PROGRESS_AUDIENCE) -> str:
-    """A token as the kubelet projects it into the pod."""
-    bound = ("--bound-object-kind=Pod", f"--bound-object-name={pod}")
-    return space.kubectl("create", "token", "default", f"--audience={audience}", *bound).strip()
-
-
-def post(operator: OperatorProcess, space: Space, job: str, bearer: str, body: str) -> int:
-    """Post progress as a trainer does, trusting only the CA that the job's ConfigMap holds; the HTTP status."""
-    authority = space.get("configmap", names.run_config(job))["data"]["ca.crt"]
-    context = ssl.create_default_context(cadata=authority)
-    connection = _Connection(operator.progress_port, context)
-    path = f"/apis/finetune-operator.io/v1alpha1/namespaces/{space.name}/finetunejobs/{job}/progress"
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {bearer}"} if bearer else {})
-    connection.request("POST", path, body, headers)
-    return connection.getresponse().status
-
-
-class _Connection(http.client.HTTPSConnection):
-    """Reaches the operator on loopback under the name of its Service."""
-
-    def __init__(self, port: int, context: ssl.SSLContext) -> None:
-        super().__init__(f"finetune-operator.{NAMESPACE}.svc", port, context=context, timeout=10)
-        self._create_connection = lambda address, *rest: socket.create_connection(("127.0.0.1", address[1]), *rest)
-
-
-def progress(step: int, total: int = 40, **metrics: str) -> str:
-    figures = {"current_step": str(step), "total_steps": str(total), **metrics}
-    listed = [{"name": name, "value": value} for name, value in figures.items()]
-    return json.dumps({"trainerStatus": {"progressPercentage": 100 * step // total, "metrics": listed}})
 
 
 def test_a_new_job_gets_its_claim_its_config_and_its_prepare_job_and_says_so(space: Space) -> None:

@@ -281,7 +281,7 @@ RAW = {"zero_optimization": {"stage": 2, "reduce_bucket_size": 100_000}, "wall_c
     ("method", "sharding"),
     [
         ("LoRA", {}),
-        ("Full", {"deepspeed": {"stage": 2, "config": RAW}}),
+        ("Full", {"deepspeed": {"stage": 2, "config": json.dumps(RAW)}}),
         ("Full", {"deepspeed": {"stage": 3}}),
     ],
     ids=str,

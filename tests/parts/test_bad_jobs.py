@@ -138,7 +138,7 @@ def test_a_look_at_the_tokens_tells_the_same_in_one_pass(
         "wrong",
         rows=["{", chat("a", "")],
         model=tokenizer(eos_token=None),
-        spec={"deepspeed": {"stage": 2, "config": {"gradient_clipping": 5}}},
+        spec={"deepspeed": {"stage": 2, "config": '{"gradient_clipping": 5}'}},
     )
     file = tmp_path / "wrong.json"
     file.write_text(checked(write_case(case, base, tmp_path)).dump())

@@ -130,7 +130,7 @@ MODELS = (
     broken(
         "an index that leads outside",
         in_shards(names="../{}.safetensors"),
-        "names '../a.safetensors', expected files beside it",
+        "names '../a.safetensors', expected safetensors files beside it",
     ),
     broken(
         "other sizes in config.json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from job_cases import JobCase
@@ -10,7 +11,8 @@ ADAPTER = {"mode": "Adapter", "engine": "VLLM", "gpus": 1}
 
 
 def raw(case: str, config: dict[str, Any], *says: str, **spec: Any) -> JobCase:
-    fields = {"deepspeed": {"stage": 2, "config": config}, **{key.replace("__", "."): spec[key] for key in spec}}
+    deepspeed = {"stage": 2, "config": json.dumps(config)}
+    fields = {"deepspeed": deepspeed, **{key.replace("__", "."): spec[key] for key in spec}}
     return JobCase(
         case,
         spec=fields,

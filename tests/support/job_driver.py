@@ -17,6 +17,7 @@ from kubernetes import client, config
 from finetune_devcluster import Cluster, binaries
 from finetune_devcluster.layout import project_root
 from finetune_operator.api.manifest_yaml import load_all
+from real_cluster import Site
 from support_wait import eventually
 
 GROUP, VERSION, PLURAL = "finetune-operator.io", "v1alpha1", "finetunejobs"
@@ -42,7 +43,7 @@ def tiny_job(name: str, method: str = "LoRA", *, steps: int = 30, serve: bool = 
 class Driver:
     """One namespace of a cluster, seen as its user sees it."""
 
-    def __init__(self, cluster: Cluster, namespace: str = "default") -> None:
+    def __init__(self, cluster: Cluster | Site, namespace: str = "default") -> None:
         self.cluster = cluster
         self.namespace = namespace
         api = config.new_client_from_config(str(cluster.kubeconfig))
@@ -51,11 +52,11 @@ class Driver:
         self.core = client.CoreV1Api(api)
 
     def apply(self, manifest: Manifest) -> None:
-        done = self.cluster.kubectl("apply", "-f", "-", input=json.dumps(manifest))
+        done = self.cluster.kubectl("--namespace", self.namespace, "apply", "-f", "-", input=json.dumps(manifest))
         assert done.returncode == 0, done.stderr
 
     def kubectl(self, *arguments: str) -> str:
-        done = self.cluster.kubectl(*arguments)
+        done = self.cluster.kubectl("--namespace", self.namespace, *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -119,7 +120,15 @@ class Driver:
     @contextmanager
     def recorded_jobs(self) -> Iterator[set[tuple[str, str]]]:
         """(name, uid) of every Job that is created while the block runs, also of those that are gone again."""
-        command = [str(binaries.ensure() / "kubectl"), "get", "jobs", "--watch", "--output"]
+        command = [
+            str(binaries.ensure() / "kubectl"),
+            "--namespace",
+            self.namespace,
+            "get",
+            "jobs",
+            "--watch",
+            "--output",
+        ]
         environment = self.cluster.client_environment()
         with subprocess.Popen(
             [*command, "custom-columns=N:.metadata.name,U:.metadata.uid", "--no-headers"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,12 +40,20 @@ class LoopbackHub(ThreadingHTTPServer):
         """Name of a file whose bytes are not those that the hub tells the hash of."""
         self.claimed: list[str] = []
         """Names that the hub lists beside the files that it has."""
+        self.detours: dict[str, str] = {}
+        """By the end of a path, the address that a request for it is redirected to."""
+        self.echoes = False
+        """Tell in every error what the request's Authorization was."""
+        self.shown: list[tuple[str, str]] = []
+        """(path, Authorization) of every request."""
         self.commit = COMMIT
         """What the branch main stands for."""
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        # A certificate bears a name
+        host = "https://localhost" if isinstance(self.socket, ssl.SSLSocket) else "http://127.0.0.1"
+        return f"{host}:{self.server_address[1]}"
 
 
 @contextmanager
@@ -68,6 +77,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
+        self.server.shown.append((self.path, self.headers.get("Authorization", "")))
+        if detour := next(
+            (to for end, to in self.server.detours.items() if urlsplit(self.path).path.endswith(end)), None
+        ):
+            self.send_response(302)
+            self.send_header("Location", detour)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if self.server.away_after == 0:
             self._error(503, "")
             return
@@ -181,8 +199,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if code:
             self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
+        said = self.headers.get("Authorization", "") if self.server.echoes else ""
+        if said:
+            self.send_header("X-Error-Message", f"you sent {said}")
+        body = json.dumps({"error": said}).encode() if said else b""
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
 
 
 def _sibling(folder: Path, name: str) -> dict[str, object]:

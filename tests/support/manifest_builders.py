@@ -142,9 +142,9 @@ class WorldBuilder:
         self._ends[name] = PodEnd(pod=f"{name}-abcde", exit_code=code, message=words, reason=reason, logs=logs)
         return self.vanished_pod(name, at=at)
 
-    def vanished_pod(self, name: str, at: float = 0) -> Self:
+    def vanished_pod(self, name: str, at: float = 0, reason: str = "BackoffLimitExceeded", message: str = "") -> Self:
         """The Job failed, and no pod is left."""
-        failed = _true("Failed", reason="BackoffLimitExceeded", at=at)
+        failed = _true("Failed", reason=reason, at=at) | {"message": message}
         return self.child("Job", name, spec={}, status={"failed": 1, "conditions": [failed]})
 
     def without(self, kind: str, name: str) -> Self:

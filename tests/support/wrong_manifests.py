@@ -119,6 +119,31 @@ WRONG = (
     Wrong("no dataset", "spec.datasets", [], "spec.datasets"),
     Wrong("a dataset without a source", "spec.datasets.0", {"format": "Alpaca"}, "spec.datasets[0].source"),
     Wrong("a URL as a model", "spec.model.source", "https://169.254.169.254/latest", "spec.model.source"),
+    Wrong("an image of the metadata service", "spec.model.source", "oci://169.254.169.254/x", "spec.model.source"),
+    Wrong("a revision that climbs", "spec.model.revision", "../../other", "spec.model.revision"),
+    Wrong(
+        "a tracker at the metadata service",
+        "spec.tracking.mlflow",
+        {"trackingUri": "http://169.254.169.254", "experiment": "e"},
+        "spec.tracking.mlflow.trackingUri",
+    ),
+    Wrong(
+        "a tracker behind a number",
+        "spec.tracking.wandb",
+        {"project": "p", "apiKeySecret": {"name": "w"}, "baseUrl": "http://2852039166/"},
+        "spec.tracking.wandb.baseUrl",
+    ),
+    Wrong("an upload that climbs", "spec.merge.push", {"target": "hf://../x"}, "spec.merge.push.target"),
+    Wrong(
+        "a priority of the cluster's own",
+        "spec.resources.priorityClassName",
+        "system-node-critical",
+        "spec.resources.priorityClassName",
+    ),
+    Wrong(
+        "a DeepSpeed configuration that is an object", "spec.deepspeed", {"config": {"a": 1}}, "spec.deepspeed.config"
+    ),
+    Wrong("a DeepSpeed configuration that is a list", "spec.deepspeed", {"config": "[1]"}, "spec.deepspeed.config"),
     Wrong("a path that climbs out of its claim", "spec.model.source", "pvc://models/../../etc", "spec.model.source"),
     Wrong("a claim of another namespace", "spec.model.source", "pvc://other:models/qwen", "spec.model.source"),
     Wrong(

@@ -33,6 +33,10 @@ def environment(manifest: Manifest) -> dict[str, Any]:
 def test_kubernetes_retries_no_training_pod_by_itself() -> None:
     spec = train()["spec"]
     assert spec["backoffLimit"] == 0
+    # The Job itself says of a pod that was told to stop that it was: nobody else may be there to see it.
+    disrupted, stopped = spec["podFailurePolicy"]["rules"]
+    assert disrupted == {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert stopped["onExitCodes"] == {"containerName": "train", "operator": "In", "values": [75]}
     assert spec["podReplacementPolicy"] == "Failed"
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
     assert "ttlSecondsAfterFinished" not in spec

@@ -19,6 +19,7 @@ from finetune_server.vllm_engine import vllm_command
 
 SPEC = {"model": {"source": "file:///m"}, "datasets": [{"source": "file:///d.jsonl"}], "method": "LoRA"}
 LISTEN = ["--host", "0.0.0.0", "--port", "8000"]
+GUARDED = ("--middleware", "finetune_server.vllm_guard.VllmGuard")
 
 
 def run_of(root: Path, **spec: Any) -> RunConfig:
@@ -35,6 +36,7 @@ def test_vllm_serves_the_merged_model_under_the_jobs_name(tmp_path: Path) -> Non
         *("vllm", "serve", str(tmp_path / "merged"), "--served-model-name", "tiny"),
         *LISTEN,
         *("--tensor-parallel-size", "2"),
+        *GUARDED,
     ]
 
 
@@ -52,6 +54,7 @@ def test_vllm_serves_an_adapter_under_the_jobs_name_beside_its_base(tmp_path: Pa
         *("--enable-lora", "--max-lora-rank", room, "--lora-modules", f"tiny={tmp_path / 'adapter'}"),
         *LISTEN,
         *("--tensor-parallel-size", "1"),
+        *GUARDED,
     ]
 
 

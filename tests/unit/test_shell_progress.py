@@ -30,7 +30,14 @@ SERVICE = "finetune-operator.system.svc"
 
 def pod(**changes: Any) -> Manifest:
     labels = {**names.labels("tuned", "train"), names.ATTEMPT_LABEL: "1", **changes.pop("labels", {})}
+    owner = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "name": f"tuned-train-{labels[names.ATTEMPT_LABEL]}",
+        "uid": "job-uid",
+    }
     metadata = {"name": "tuned-train-1-x", "namespace": "team", "uid": "pod-uid", "labels": labels}
+    metadata["ownerReferences"] = [{**owner, "controller": True}]
     return {"metadata": metadata, "status": {"phase": "Running", **changes}}
 
 
@@ -217,11 +224,18 @@ def test_an_old_attempt_does_not_overwrite_the_report_of_a_later_one() -> None:
     assert reports.newest(KEY) == made[3]
 
 
-@pytest.mark.parametrize(("attempt", "number"), [("7", 7), ("", 0), ("x", 0)])
-def test_the_attempt_is_read_from_the_pods_label(attempt: str, number: int) -> None:
+@pytest.mark.parametrize(("attempt", "number"), [("7", 7), ("", None), ("x", None), ("9" * 10, None)])
+def test_the_attempt_is_read_from_the_pods_label(attempt: str, number: int | None) -> None:
     trainer = training_pod(pod(labels={names.ATTEMPT_LABEL: attempt}), "pod-uid")
-    assert trainer is not None
-    assert trainer.attempt == number
+    assert (trainer.attempt if trainer else None) == number
+
+
+@pytest.mark.parametrize("owner", [[], [{"kind": "ReplicaSet", "name": "tuned-train-1"}], [{"name": "mine"}]])
+def test_labels_alone_make_no_training_pod(owner: list[Manifest]) -> None:
+    forged = pod()
+    standing = forged["metadata"]["ownerReferences"][0]
+    forged["metadata"]["ownerReferences"] = [{**standing, **entry} for entry in owner]
+    assert training_pod(forged, "pod-uid") is None
 
 
 def test_verdicts_on_tokens_are_forgotten_after_a_minute() -> None:

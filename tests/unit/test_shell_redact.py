@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
+from finetune_operator.api.redact import REDACTED
 from finetune_operator.shell.log import JsonLine, PlainLine
 from finetune_operator.shell.logtail import last_lines
-from finetune_operator.shell.redact import REDACTED, redact
+from finetune_operator.shell.redact import redact
 
 
 @pytest.mark.parametrize(

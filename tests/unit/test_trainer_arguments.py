@@ -1,5 +1,6 @@
 """The job's fields become the Trainer's arguments, and a DeepSpeed configuration that agrees with them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_deepspeeds_fields_fill_its_configuration(tmp_path: Path) -> None:
 
 def test_a_raw_configuration_keeps_what_the_job_says_nothing_about(tmp_path: Path) -> None:
     raw = {"zero_optimization": {"stage": 2, "reduce_bucket_size": 1000}, "wall_clock_breakdown": True}
-    config = deepspeed_config(run(tmp_path, deepspeed={"stage": 2, "config": raw}).spec)
+    config = deepspeed_config(run(tmp_path, deepspeed={"stage": 2, "config": json.dumps(raw)}).spec)
     assert config is not None
     assert config["wall_clock_breakdown"] is True
     assert config["zero_optimization"]["reduce_bucket_size"] == 1000
@@ -132,7 +133,7 @@ def test_a_raw_configuration_keeps_what_the_job_says_nothing_about(tmp_path: Pat
 def test_a_raw_configuration_that_contradicts_the_job_is_refused_with_every_field(tmp_path: Path) -> None:
     raw = {"zero_optimization": {"stage": 3}, "gradient_clipping": 5, "train_batch_size": "auto"}
     with pytest.raises(StageFailure) as caught:
-        deepspeed_config(run(tmp_path, deepspeed={"stage": 2, "config": raw}).spec)
+        deepspeed_config(run(tmp_path, deepspeed={"stage": 2, "config": json.dumps(raw)}).spec)
     assert "deepspeed.config.zero_optimization.stage: found 3, and spec.deepspeed.stage says 2" in caught.value.message
     assert "deepspeed.config.gradient_clipping: found 5, and spec.training.maxGradNorm says 1.0" in caught.value.message
     assert "train_batch_size" not in caught.value.message

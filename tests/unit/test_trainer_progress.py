@@ -55,6 +55,17 @@ def test_a_status_has_percentage_time_left_and_metrics_as_text(operator: Operato
     }
 
 
+def test_a_proxy_for_the_world_is_not_asked_to_reach_the_operator(
+    operator: Operator, token: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    endpoint(operator, token).post({"progressPercentage": 1})
+    assert operator.posts == [{"progressPercentage": 1}]
+
+
 def test_posts_are_spaced_and_the_newest_status_is_always_sent_at_the_end(operator: Operator, token: Path) -> None:
     reporter = ProgressReporter(endpoint(operator, token), seconds_between=0.3)
     for step in range(1, 21):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from finetune_operator.api.outcome import ExitCode, StageFailure
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
@@ -93,13 +95,28 @@ class Checkpoint:
 def _files(folder: Path) -> list[str]:
     index = folder / INDEX_FILE
     if index.exists():
-        return list(dict.fromkeys(json.loads(index.read_bytes())["weight_map"].values()))
+        return _named(index)
     if (folder / SINGLE_FILE).exists():
         return [SINGLE_FILE]
     raise StageFailure(
         ExitCode.MODEL_UNUSABLE,
         f"{folder}: found neither {INDEX_FILE} nor {SINGLE_FILE}; merging needs a base model in safetensors.",
     )
+
+
+def _named(index: Path) -> list[str]:
+    try:
+        names = [str(name) for name in json.loads(index.read_bytes())["weight_map"].values()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StageFailure(
+            ExitCode.MODEL_UNUSABLE, f"{index}: not an index ({error!r}); fetch the model again."
+        ) from error
+    if other := sorted(name for name in names if not _SHARD.fullmatch(name)):
+        raise StageFailure(
+            ExitCode.MODEL_UNUSABLE,
+            f"{index}: names {other[0]!r}, expected safetensors files beside it; fetch the model again.",
+        )
+    return list(dict.fromkeys(names))
 
 
 def _header(folder: Path, file: str) -> dict[str, TensorInfo]:

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-import json
 import time
 from collections.abc import Callable
 
@@ -15,19 +15,23 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from finetune_server.activity import PROBE_HEADER, Activity
+from finetune_server.request_check import fault
 
 BODY_LIMIT = 8 * 2**20
 """Bytes of a request: room for any context window's text."""
+BODY_SECONDS = 60
+"""Time for a request to come: one that trickles in holds its connection no longer."""
 
 _CHAT = "/v1/chat/completions"
 _ENGINE = {("POST", _CHAT), ("POST", "/v1/completions")}
-_OPEN = {("GET", "/health")}
 _MODELS = ("GET", "/v1/models")
-_NO_MESSAGES = 'expected a JSON object with "messages", a list of {"role": …, "content": …}'
 
 
 class Guard:
     """ASGI middleware: allow-list, key and size limit, and the list of models, which is the one that is served."""
+
+    open_routes: frozenset[tuple[str, str]] = frozenset({("GET", "/health")})
+    """Those that take no key."""
 
     def __init__(self, app: ASGIApp, model: str, read_key: Callable[[], str | None]) -> None:
         self._app = app
@@ -47,7 +51,7 @@ class Guard:
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = (scope["method"], scope["path"])
-        if route in _OPEN:
+        if route in self.open_routes:
             await self._app(scope, receive, send)
         elif route not in _ENGINE and route != _MODELS:
             await _error(404, f"{route[0]} {route[1]} is not served")(scope, receive, send)
@@ -72,11 +76,16 @@ class Guard:
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_probe = PROBE_HEADER in Request(scope).headers
-        body = await _read(Request(scope, receive))
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await _read(Request(scope, receive))
+        except TimeoutError:
+            await _error(408, f"the request did not come whole within {BODY_SECONDS} s")(scope, receive, send)
+            return
         if body is None:
             await _error(413, f"the request is larger than {BODY_LIMIT} bytes")(scope, receive, send)
-        elif scope["path"] == _CHAT and not _has_messages(body):
-            await _error(400, _NO_MESSAGES)(scope, receive, send)
+        elif wrong := fault(body, is_chat=scope["path"] == _CHAT):
+            await _error(400, wrong)(scope, receive, send)
         elif is_probe and self._activity.is_busy():
             # Behind a long answer the probe would wait in line, and the pod would be taken out of its Service.
             await JSONResponse({"busy": True})(scope, receive, send)
@@ -119,15 +128,6 @@ async def _read(request: Request) -> bytes | None:
         if len(body) > BODY_LIMIT:
             return None
     return bytes(body)
-
-
-def _has_messages(body: bytes) -> bool:
-    """Whether a chat has what the engine takes for granted: it answers 500 where it is missing."""
-    try:
-        messages = json.loads(body)["messages"]
-        return len(messages) > 0 and all("role" in message for message in messages)
-    except (ValueError, LookupError, TypeError):
-        return False
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -16,8 +16,9 @@ from finetune_server.folder import make_served_folder
 from finetune_server.key import read_api_key
 from finetune_server.probe import PORT
 from finetune_server.vllm_engine import KEY_VARIABLE, PROGRAM, vllm_command
+from finetune_server.vllm_guard import RUN_VARIABLE
 
-HOST = "0.0.0.0"  # noqa: S104 (the Service reaches the pod by its address)
+HOST = "0.0.0.0"  # nosec B104 # noqa: S104 (the Service reaches the pod by its address)
 
 
 def serve(run: RunConfig, host: str = HOST, port: int = PORT) -> None:
@@ -45,6 +46,7 @@ def _has_gpu(serving: Serving) -> bool:
 
 def _become_vllm(run: RunConfig, serving: Serving, host: str, port: int) -> None:
     command = vllm_command(run, serving, host, port)
+    os.environ[RUN_VARIABLE] = run.dump()
     key = read_api_key(run)
     if key is not None:
         os.environ[KEY_VARIABLE] = key

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
+from fastapi import HTTPException
 from transformers.cli.serve import Serve
 
+from finetune_operator.api.bounded import LimitReached, bounded
 from finetune_server.guard import Guard
 
 STOP_SECONDS = 1
 """How long requests under way may go on after SIGTERM."""
+RENDER_SECONDS = 5.0
+"""Of computing, for a conversation to become tokens."""
 
 
 class GuardedServe(Serve):  # type: ignore[misc]
@@ -26,6 +31,8 @@ class GuardedServe(Serve):  # type: ignore[misc]
     def start_server(self) -> None:
         """Serve until SIGTERM or SIGINT."""
         self._answer_to_plain_name()
+        loaded = self._model_manager.loaded_models[self._model]
+        loaded.processor.apply_chat_template = _within_limits(loaded.processor.apply_chat_template)
         logging.getLogger("uvicorn.access").addFilter(lambda record: "GET /health" not in record.getMessage())
         config = self.server.config
         config.app = Guard(config.app, self._model, self._read_key)
@@ -39,3 +46,16 @@ class GuardedServe(Serve):  # type: ignore[misc]
         manager = self._model_manager
         manager.loaded_models[self._model] = manager.loaded_models.pop(manager.process_model_name(self._model))
         manager.process_model_name = lambda name: name
+
+
+def _within_limits(render: Callable[..., Any]) -> Callable[..., Any]:
+    """Rendering that ends: a template may wait for one client's message to loop for ever, in front of all the others."""
+
+    def limited(*arguments: Any, **options: Any) -> Any:
+        try:
+            with bounded(RENDER_SECONDS):
+                return render(*arguments, **options)
+        except LimitReached as error:
+            raise HTTPException(400, f"the model's chat template does not come to an end: {error}") from error
+
+    return limited

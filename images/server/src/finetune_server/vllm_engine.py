@@ -9,6 +9,7 @@ from finetune_operator.api.delivery import Serving
 from finetune_operator.api.method import LoRA
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.run import RunConfig
+from finetune_server import vllm_guard
 
 PROGRAM = "vllm"
 KEY_VARIABLE = "VLLM_API_KEY"
@@ -24,6 +25,7 @@ def vllm_command(run: RunConfig, serving: Serving, host: str, port: int) -> list
     common = [
         *("--host", host, "--port", str(port)),
         *("--tensor-parallel-size", str(max(1, serving.gpus))),
+        *("--middleware", vllm_guard.NAME),
     ]
     if model != run.paths.adapter:
         return [PROGRAM, "serve", str(model), "--served-model-name", run.name, *common]

@@ -13,7 +13,7 @@ AUTO = "auto"
 
 def deepspeed_conflicts(spec: FineTuneJobSpec) -> Iterator[str]:
     """One sentence a conflict, with both values; nothing where the two agree or the raw one is absent or "auto"."""
-    raw = spec.deepspeed.config if spec.deepspeed is not None else None
+    raw = spec.deepspeed.raw_config if spec.deepspeed is not None else None
     if raw is None:
         return
     for path, field, value in _said_twice(spec):

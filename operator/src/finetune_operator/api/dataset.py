@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from finetune_operator.api.base import ApiModel, Rule, SecretKeyReference, cel
-from finetune_operator.api.source import NOT_LOCAL, Source
+from finetune_operator.api.base import ApiModel, Rule, SecretKeyReference
+from finetune_operator.api.source import REVISION_PATTERN, SOURCE_RULES, Source
 
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 PlaceholderValue = Annotated[str, StringConstraints(max_length=1024)]
@@ -75,11 +75,9 @@ class Dataset(ApiModel):
         ),
     )
 
-    source: Source = Field(
-        json_schema_extra={"x-kubernetes-validations": [cel("!self.startsWith('file://')", NOT_LOCAL)]}
-    )
+    source: Source = Field(json_schema_extra=SOURCE_RULES)
     """Where the rows lie: hf://org/name, ms://org/name, pvc://claim/path, configmap://name/key, s3://bucket/prefix or oci://image."""
-    revision: str | None = Field(default=None, min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._/-]+$")
+    revision: str | None = Field(default=None, min_length=1, max_length=128, pattern=REVISION_PATTERN)
     """Branch, tag or commit of a hub repository."""
     subset: str | None = Field(default=None, min_length=1, max_length=128)
     """Subset (configuration name) of a hub dataset."""

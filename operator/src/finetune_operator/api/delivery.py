@@ -8,6 +8,7 @@ from pydantic import Field
 
 from finetune_operator.api.base import ApiModel, Decimal, Quantity, SecretKeyReference
 from finetune_operator.api.resources import NodeSelector, Tolerations
+from finetune_operator.api.source import PUSH_PATTERN
 
 
 class MergeDtype(enum.StrEnum):
@@ -23,7 +24,7 @@ class MergeDtype(enum.StrEnum):
 class Push(ApiModel):
     """Upload the merged model."""
 
-    target: str = Field(min_length=1, max_length=512, pattern=r"^(hf|ms|s3)://[A-Za-z0-9._/-]+$")
+    target: str = Field(min_length=1, max_length=512, pattern=PUSH_PATTERN)
     """Where to: hf://org/name, ms://org/name or s3://bucket/prefix."""
     token_secret: SecretKeyReference | None = None
     """Secret with the token that may write there."""

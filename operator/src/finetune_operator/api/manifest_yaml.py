@@ -24,6 +24,13 @@ for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
+def _as_block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _as_block)
+
+
 def load_all(text: str) -> list[Any]:
     """Every non-empty document of a YAML stream. Raises yaml.YAMLError with line and column."""
     return [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+import json
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from finetune_operator.api.base import ApiModel, Decimal, Rule, cel
 
@@ -114,5 +115,31 @@ class DeepSpeed(ApiModel):
     """Where the optimizer's state is kept."""
     offload_parameters: Offload = Offload.NONE
     """Where the weights are kept; stage 3 only."""
-    config: dict[str, Any] | None = None
-    """A raw DeepSpeed configuration. It is taken as the base; values that contradict the job's own fields are refused before training."""
+    # Text and not an object: a schema can bound neither size nor depth of an object of unknown fields, and one that is
+    # nested 10000 deep can be stored but not read again, with every FineTuneJob of the cluster.
+    config: str | None = Field(default=None, min_length=2, max_length=32768, pattern=r"^\s*\{[\s\S]*\}\s*$")
+    """A raw DeepSpeed configuration, as JSON. It is the base; values that contradict the job's own fields are refused before training."""
+
+    @field_validator("config")
+    @classmethod
+    def _is_json(cls, config: str | None) -> str | None:
+        if config is not None:
+            _json_object(config)
+        return config
+
+    @property
+    def raw_config(self) -> dict[str, Any] | None:
+        """The raw configuration, parsed."""
+        return None if self.config is None else _json_object(self.config)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except RecursionError as error:
+        raise ValueError("is nested too deeply; a DeepSpeed configuration has some five levels") from error
+    if not isinstance(parsed, dict):
+        raise ValueError("must be one JSON object, as in a DeepSpeed configuration file")
+    return parsed

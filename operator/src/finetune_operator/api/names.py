@@ -48,5 +48,5 @@ def merge(job: str) -> str:
 
 
 def serve(job: str) -> str:
-    """Deployment and Service."""
+    """Deployment, Service and PodDisruptionBudget."""
     return job

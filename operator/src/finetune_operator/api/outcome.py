@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune_operator.api import conditions
+from finetune_operator.api.redact import redact_known_kinds
 
 MESSAGE_LIMIT = 4096
 """Bytes of a termination message that Kubernetes keeps."""
@@ -106,7 +107,8 @@ class TerminationMessage:
             excess = len(encoded) - MESSAGE_LIMIT
             if excess <= 0 or not text:
                 return encoded
-            text = text[: max(0, len(text) - max(excess, 16))]
+            # No character takes more than 6 bytes of JSON, so that never too much is cut at once.
+            text = text[: -max(1, excess // 6)]
 
     @classmethod
     def decode(cls, text: str) -> TerminationMessage | None:
@@ -132,7 +134,7 @@ def run_stage(stage: Callable[[], Mapping[str, Figure]], *, announce: bool = Tru
     except Exception as error:
         code = classify(error)
         if code is ExitCode.INTERNAL:
-            traceback.print_exc()
+            print(redact_known_kinds(traceback.format_exc()), file=sys.stderr, flush=True)
         return _end(code, _describe(error, code), {}, announce)
     _write(TerminationMessage(conditions.SUCCEEDED, "", figures))
     return ExitCode.DONE
@@ -184,6 +186,8 @@ def _describe(error: BaseException, code: ExitCode) -> str:
 
 
 def _end(code: ExitCode, message: str, figures: Mapping[str, Figure], announce: bool) -> int:
+    # Whatever a library or a server put into its error: a status is for more eyes than a Secret.
+    message = redact_known_kinds(message)
     if announce:
         # Where nobody reads any more, the exit code must still be the stage's.
         with contextlib.suppress(OSError):

@@ -50,6 +50,15 @@ Tolerations = Annotated[list[Toleration], Field(max_length=16)]
 class Resources(ApiModel):
     """What the training pods ask for."""
 
+    rules = (
+        Rule(
+            cel="!has(self.priorityClassName) || !self.priorityClassName.startsWith('system-')",
+            message="system- classes are for what the cluster itself needs: such pods may evict any other",
+            holds=lambda resources: not (resources.priority_class_name or "").startswith("system-"),
+            field=".priorityClassName",
+        ),
+    )
+
     nodes: int = Field(default=1, ge=1, le=512)
     """Pods that train together, one a node."""
     gpus_per_node: int = Field(default=1, ge=0, le=64)

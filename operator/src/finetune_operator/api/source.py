@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import StringConstraints
+from pydantic import AfterValidator, StringConstraints
 
-from finetune_operator.api.base import SecretKeyReference
+from finetune_operator.api.address import METADATA_MESSAGE, address_cel, is_allowed_address
+from finetune_operator.api.base import SecretKeyReference, cel
 
 # One alternative per scheme, so that a claim, bucket or ConfigMap of another namespace cannot be spelled at all.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
@@ -18,7 +19,23 @@ SOURCE_PATTERN = (
     rf"^((hf|ms)://{_SEGMENT}/{_SEGMENT}(/{_PATH})?|pvc://{_NAME}(/{_PATH})?|configmap://{_NAME}/{_SEGMENT}"
     rf"|s3://{_NAME}(/{_PATH})?|oci://[a-z0-9][A-Za-z0-9._:/@-]*|file:///[^\x00]*)$"
 )
-Source = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=SOURCE_PATTERN)]
+REVISION_PATTERN = rf"^{_PATH}$"
+"""A branch, tag or commit. Downloads are kept in folders of that name, so it must not climb."""
+PUSH_PATTERN = rf"^((hf|ms)://{_SEGMENT}/{_SEGMENT}|s3://{_NAME}(/{_PATH})?)$"
+"""Where a model is uploaded to."""
+
+
+def _at_an_allowed_address(uri: str) -> str:
+    if not is_allowed_address(uri):
+        raise ValueError(METADATA_MESSAGE)
+    return uri
+
+
+Source = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=512, pattern=SOURCE_PATTERN),
+    AfterValidator(_at_an_allowed_address),
+]
 
 
 class Scheme(enum.StrEnum):
@@ -73,3 +90,10 @@ S3_SESSION_KEY = "AWS_SESSION_TOKEN"
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", S3_SESSION_KEY)
 """Keys of a Secret for an object store; the last need not be there."""
 NOT_LOCAL = "is a local path, which only `finetune run` can read; copy it to a claim and write pvc://CLAIM/PATH"
+SOURCE_RULES: dict[str, Any] = {
+    "x-kubernetes-validations": [
+        cel("!self.startsWith('file://')", NOT_LOCAL),
+        cel(address_cel("self"), METADATA_MESSAGE),
+    ]
+}
+"""What the API server checks of a source beside its pattern."""

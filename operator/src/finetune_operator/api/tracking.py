@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from finetune_operator.api.base import ApiModel, SecretKeyReference
-
-URL_PATTERN = r"^https?://[A-Za-z0-9.:_/~%-]+$"
+from finetune_operator.api.address import METADATA_MESSAGE, URL_PATTERN, address_cel, is_allowed_address
+from finetune_operator.api.base import ApiModel, Rule, SecretKeyReference
 
 
 class TensorBoard(ApiModel):
@@ -18,6 +17,15 @@ class TensorBoard(ApiModel):
 
 class WeightsAndBiases(ApiModel):
     """Report to Weights & Biases. The run's id is the job's UID, so a restarted job goes on with the same run."""
+
+    rules = (
+        Rule(
+            cel=f"!has(self.baseUrl) || ({address_cel('self.baseUrl')})",
+            message=METADATA_MESSAGE,
+            holds=lambda wandb: wandb.base_url is None or is_allowed_address(wandb.base_url),
+            field=".baseUrl",
+        ),
+    )
 
     project: str = Field(min_length=1, max_length=128)
     """Project of the run."""
@@ -31,6 +39,15 @@ class WeightsAndBiases(ApiModel):
 
 class MLflow(ApiModel):
     """Report to an MLflow tracking server."""
+
+    rules = (
+        Rule(
+            cel=address_cel("self.trackingUri"),
+            message=METADATA_MESSAGE,
+            holds=lambda mlflow: is_allowed_address(mlflow.tracking_uri),
+            field=".trackingUri",
+        ),
+    )
 
     tracking_uri: str = Field(min_length=1, max_length=256, pattern=URL_PATTERN)
     """Address of the tracking server."""

@@ -21,6 +21,7 @@ from finetune_operator.shell.job_view import read_job
 from finetune_operator.shell.logtail import LogTails
 from finetune_operator.shell.podfacts import deciding_end, waiting_reason
 from finetune_operator.shell.queue import Key
+from finetune_operator.shell.redact import redact_last_words
 from finetune_operator.shell.reports import Reports
 
 Child = tuple[str, str]
@@ -97,7 +98,7 @@ class Gatherer:
             name: PodEnd(
                 pod=end.pod,
                 exit_code=end.exit_code,
-                message=end.message,
+                message=redact_last_words(end.message),
                 reason=end.reason,
                 logs=await self.logs.tail(job.namespace, end),
                 seconds=end.seconds,
@@ -116,6 +117,7 @@ def named_children(job: JobView, cache_claim: str | None = None) -> list[Child]:
     return [
         *(("Job", name) for name in jobs),
         ("Deployment", names.serve(job.name)),
+        ("PodDisruptionBudget", names.serve(job.name)),
         *(("Service", name) for name in services),
         ("ConfigMap", names.run_config(job.name)),
         *(("PersistentVolumeClaim", name) for name in sorted({names.volume(job.name), *_named_claims(job)})),

@@ -1,20 +1,12 @@
-"""Secrets are cut out of everything that the operator passes on: log lines of containers, and its own log."""
+"""Secrets are cut out of everything that the operator passes on: log lines and last words of containers, and its own log."""
 
 from __future__ import annotations
 
 import re
 
-REDACTED = "[redacted]"
+from finetune_operator.api.outcome import TerminationMessage
+from finetune_operator.api.redact import REDACTED, redact_known_kinds
 
-_SECRETS = re.compile(
-    r"(?i:bearer)\s+[A-Za-z0-9._~+/=-]{8,}"
-    r"|\bhf_[A-Za-z0-9]{8,}"  # Hugging Face
-    r"|\bsk-[A-Za-z0-9_-]{8,}"  # OpenAI and its kin
-    r"|\b(?:AKIA|ASIA)[A-Z0-9]{12,}"  # AWS
-    r"|\bgh[pousr]_[A-Za-z0-9]{20,}"  # GitHub
-    r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?"  # JSON web tokens
-    r"|(?<=://)[^\s/@:]+:[^\s/@]+(?=@)"  # name:password@ in a URL
-)
 # Keys without a prefix show as long runs of base64 or hex.
 _LONG_RUN = re.compile(r"[A-Za-z0-9+/_=-]{32,}")
 _ORDINARY_WORD = re.compile(r"[A-Za-z]*[0-9]{0,8}[A-Za-z]?")
@@ -24,7 +16,16 @@ _RANDOM_CHARACTERS = 16
 
 def redact(text: str) -> str:
     """The text with everything that looks like a credential replaced."""
-    return _LONG_RUN.sub(_unless_words, _SECRETS.sub(REDACTED, text))
+    return _LONG_RUN.sub(_unless_words, redact_known_kinds(text))
+
+
+def redact_last_words(text: str) -> str:
+    """A termination message without credentials. One of ours is taken apart first, so that it can still be read."""
+    words = TerminationMessage.decode(text)
+    if words is None:
+        return redact(text)
+    figures = {name: redact(value) if isinstance(value, str) else value for name, value in words.figures.items()}
+    return TerminationMessage(words.reason, redact(words.message), figures).encode().decode()
 
 
 def _unless_words(run: re.Match[str]) -> str:

@@ -1,6 +1,6 @@
 """Every right that the operator needs. The chart's roles say the same; a test compares the two.
 
-Reads of ConfigMaps, Services and claims are by name only, so that the operator cannot list what others keep there.
+Reads of ConfigMaps, Services, budgets and claims are by name only, so that the operator cannot list what others keep there.
 There is no rule for Secrets: the kubelet mounts them.
 """
 
@@ -25,6 +25,7 @@ NAMESPACED_RULES: tuple[Rule, ...] = (
     _rule("batch", ["jobs"], ["get", "list", "watch", "create", "patch", "delete"]),
     _rule("apps", ["deployments"], ["get", "list", "watch", "create", "patch", "delete"]),
     _rule("", ["services"], ["get", "create", "patch", "delete"]),
+    _rule("policy", ["poddisruptionbudgets"], ["get", "create", "patch", "delete"]),
     _rule("", ["configmaps"], ["get", "create", "patch"]),
     _rule("", ["persistentvolumeclaims"], ["get", "create", "patch"]),
     _rule("", ["pods"], ["get", "list", "watch"]),

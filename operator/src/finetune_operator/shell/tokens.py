@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_operator.api import names
+from finetune_operator.plan.world import controller
 from finetune_operator.shell import paths
 from finetune_operator.shell.client import Api
 from finetune_operator.shell.queue import Key
@@ -22,6 +24,7 @@ _POD_NAME = "authentication.kubernetes.io/pod-name"
 _POD_UID = "authentication.kubernetes.io/pod-uid"
 _SERVICE_ACCOUNT = "system:serviceaccount"
 TRAIN = "train"
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +91,24 @@ class TokenChecker:
 
 
 def training_pod(pod: Mapping[str, Any], uid: str) -> Trainer | None:
-    """The trainer that runs in a pod, if the pod is the one with that UID, trains and has not ended."""
+    """The trainer that runs in a pod, if the pod is the one with that UID, trains and has not ended.
+
+    Labels alone prove nothing: any Deployment may give them to its pods. The attempt's Job has to own the pod.
+    """
     metadata = pod["metadata"]
     labels = metadata.get("labels") or {}
-    job, attempt = labels.get(names.JOB_NAME_LABEL), labels.get(names.ATTEMPT_LABEL, "0")
+    job, attempt = labels.get(names.JOB_NAME_LABEL), labels.get(names.ATTEMPT_LABEL, "")
     ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
     if metadata["uid"] != uid or ended or not job or labels.get(names.STAGE_LABEL) != TRAIN:
         return None
-    return Trainer(Key(metadata["namespace"], job), int(attempt) if attempt.isdigit() else 0)
+    if not _NUMBER.fullmatch(attempt) or not _is_of_job(pod, names.train(job, int(attempt))):
+        return None
+    return Trainer(Key(metadata["namespace"], job), int(attempt))
+
+
+def _is_of_job(pod: Mapping[str, Any], name: str) -> bool:
+    owner = controller(dict(pod)) or {}
+    return (owner.get("apiVersion"), owner.get("kind"), owner.get("name")) == ("batch/v1", "Job", name)
 
 
 def _only(values: Any) -> str | None:

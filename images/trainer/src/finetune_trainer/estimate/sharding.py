@@ -61,6 +61,6 @@ def _buckets(trained: Trained, deepspeed: DeepSpeed, devices: int, *, gathered: 
 
 
 def _number(deepspeed: DeepSpeed, key: str, default: int) -> int:
-    zero: Any = (deepspeed.config or {}).get("zero_optimization") or {}
+    zero: Any = (deepspeed.raw_config or {}).get("zero_optimization") or {}
     value = zero.get(key)
     return int(value) if isinstance(value, int | float) else default

@@ -15,6 +15,7 @@ from finetune_operator.api.source import Scheme, parse_source
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_trainer.modules import ALL_LINEAR
 from finetune_trainer.prepare.base_model import fetch_folder
+from finetune_trainer.prepare.code_check import code_problems
 from finetune_trainer.prepare.skeleton import build_skeleton
 from finetune_trainer.prepare.weights import WeightsError, file_shapes
 
@@ -45,9 +46,12 @@ def adapter_problems(folder: Path, base: Path, spec: FineTuneJobSpec, adapter: A
     if isinstance(config, str):
         yield config
         return
+    code = list(code_problems(folder))
+    yield from code
     yield from _base_problems(config, spec)
     yield from _shape_problems(config, spec)
-    yield from _weight_problems(folder, base)
+    if not code:
+        yield from _weight_problems(folder, base)
 
 
 def _read_config(folder: Path) -> dict[str, Any] | str:

@@ -126,7 +126,7 @@ class BatchEncoder:
         for index, packed in enumerate(rows):
             try:
                 # Pickled by this program a moment ago.
-                value, problem = pickle.loads(packed)  # noqa: S301
+                value, problem = pickle.loads(packed)  # noqa: S301 # nosec B301
                 conversations[index] = self._parse(self._datasets[dataset], value, problem, sheet)
             except RowError as error:
                 dropped = isinstance(error, MisorderedRow) and self._rules.drops_misordered

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_operator.api.spec import FineTuneJobSpec
+from finetune_trainer.prepare.code_check import settings_of
 
 Config = Mapping[str, Any]
 
@@ -38,11 +39,9 @@ def _no_config(folder: Path) -> str:
 
 def config_problems(config: Config, spec: FineTuneJobSpec) -> Iterator[str]:
     """Everything in config.json that training would fail on."""
-    if "auto_map" in config:
-        yield "config.json has auto_map: the model brings Python code, which is never run; use a model that transformers knows"
-    else:
+    # Code that the model brings is told of by the code check, and is of an architecture that nobody knows.
+    if "auto_map" not in config:
         yield from _architecture_problems(config)
-    yield from _code_problems(config)
     yield from _quantization_problems(config)
     yield from _context_problems(config, spec)
 
@@ -64,21 +63,14 @@ def _architecture_problems(config: Config) -> Iterator[str]:
         )
 
 
-def _code_problems(config: Config) -> Iterator[str]:
-    # CVE-2026-4372: such a value names a kernel of the hub, which is code that would be fetched and run.
-    for key, value in config.items():
-        if "attn_implementation" in key and isinstance(value, str) and "/" in value:
-            yield f"config.json has {key} {value!r}, code of a repository, which is never run; remove it from config.json"
-
-
 def _quantization_problems(config: Config) -> Iterator[str]:
-    quantization = config.get("quantization_config")
-    if quantization:
-        how = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        yield (
-            f"config.json has quantization_config ({how or 'of an unknown method'}): the weights are quantised already, expected "
-            "16- or 32-bit ones; use the original model, and method QLoRA to quantise it"
-        )
+    for key, quantization in settings_of(config):
+        if key in ("quantization_config", "compression_config") and quantization:
+            how = quantization.get("quant_method") if isinstance(quantization, dict) else None
+            yield (
+                f"config.json has {key} ({how or 'of an unknown method'}): the weights are quantised already, expected "
+                "16- or 32-bit ones; use the original model, and method QLoRA to quantise it"
+            )
 
 
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")

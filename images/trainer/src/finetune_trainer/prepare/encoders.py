@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from finetune_trainer.chat_rendering import render_chat
 from finetune_trainer.prepare.conversation import PROMPTS, Conversation, Role, RowError, Turn
 from finetune_trainer.prepare.foreign_rows import NO_TOOLS
 from finetune_trainer.prepare.tokenizer import special_tokens
@@ -167,9 +168,7 @@ class ChatTemplateEncoder:
             done = through
 
     def _render(self, messages: list[Message], tools: list[Message] | None, *, generate: bool) -> str:
-        return str(
-            self._tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=generate)
-        )
+        return render_chat(self._tokenizer, messages, tools=tools, add_generation_prompt=generate)
 
     def _tokens_with_starts(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
         encodings = self._tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)

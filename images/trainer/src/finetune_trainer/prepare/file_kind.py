@@ -40,8 +40,11 @@ _FOREIGN = (
     (b"\xff\xfe", "is UTF-16 at byte 0", "save the file as UTF-8"),
     (b"\xfe\xff", "is UTF-16 at byte 0", "save the file as UTF-8"),
     (b"version https://git-lfs", "is a Git LFS pointer, not the file itself", "fetch it with git lfs pull"),
-    (b"\x80\x02", "is a Python pickle, which is never read", "save the rows as JSON Lines"),
-    (b"\x80\x04", "is a Python pickle, which is never read", "save the rows as JSON Lines"),
+    *(
+        (bytes((0x80, protocol)), "is a Python pickle, which is never read", "save the rows as JSON Lines")
+        for protocol in range(2, 6)
+    ),
+    (b"\x93NUMPY", "is a NumPy array, which is never read", "save the rows as JSON Lines"),
 )
 _EXPECTED = "expected JSON Lines, a JSON array, CSV, Parquet or Arrow"
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"

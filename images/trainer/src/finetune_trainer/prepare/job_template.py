@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from finetune_operator.api.bounded import LimitReached
+from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.run import RunConfig
 from finetune_trainer.chat_template import with_default_system
 from finetune_trainer.prepare.encoders import ChatTemplateEncoder, Encoder, TemplateEncoder
@@ -26,7 +28,16 @@ def _template_of(run: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Template
     rules = run.spec.tokenization
     if rules.template != AUTO or not rules.is_llama_factory:
         return TEMPLATES.get(rules.template)
-    return parse_template(tokenizer) if tokenizer.chat_template else TEMPLATES["empty"]
+    if not tokenizer.chat_template:
+        return TEMPLATES["empty"]
+    try:
+        return parse_template(tokenizer)
+    except LimitReached as error:
+        raise StageFailure(
+            ExitCode.MODEL_UNUSABLE,
+            f"spec.model.source: {run.spec.model.source}: the chat template does not come to an end ({error}); correct it, or "
+            "set spec.tokenization.template to the one of the model's family.",
+        ) from error
 
 
 def set_up_tokenizer(tokenizer: PreTrainedTokenizerBase, run: RunConfig) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.spec import FineTuneJobSpec
+from finetune_trainer.prepare.code_check import code_problems
 from finetune_trainer.prepare.config_check import config_problems, read_config
 from finetune_trainer.prepare.skeleton import Shapes, build_skeleton, mismatches
 from finetune_trainer.prepare.targets import quantization_problems, target_problems
@@ -29,10 +30,11 @@ def inspect_model(folder: Path, spec: FineTuneJobSpec) -> tuple[PreTrainedTokeni
     """The model's tokenizer, where it can be read, and every problem found, if there is any."""
     problems: list[str] = []
     config = read_config(folder, problems)
-    about_config = [] if config is None else list(config_problems(config, spec))
+    code = list(code_problems(folder))
+    about_config = [*code, *([] if config is None else config_problems(config, spec))]
     problems += about_config
     shapes = _read_weights(folder, problems)
-    tokenizer = read_tokenizer(folder, problems)
+    tokenizer = None if code else read_tokenizer(folder, problems)
     if tokenizer is not None:
         rows = embedding_rows(shapes)
         embedded = rows if rows is not None else (config or {}).get("vocab_size")
@@ -44,8 +46,8 @@ def inspect_model(folder: Path, spec: FineTuneJobSpec) -> tuple[PreTrainedTokeni
 
 def check_tokenizer(folder: Path, spec: FineTuneJobSpec) -> PreTrainedTokenizerBase:
     """Like ``check_model``, of the tokenizer alone: no weights need to be there."""
-    problems: list[str] = []
-    tokenizer = read_tokenizer(folder, problems)
+    problems = list(code_problems(folder))
+    tokenizer = None if problems else read_tokenizer(folder, problems)
     if tokenizer is not None:
         problems += tokenizer_problems(tokenizer, spec, None)
     if problems or tokenizer is None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_operator.api.outcome import MESSAGE_LIMIT, ExitCode, Figure, StageFailure
+from finetune_operator.api.redact import redact_known_kinds
 from finetune_operator.api.result import write_whole
 
 _ROOM = MESSAGE_LIMIT - 256
@@ -44,7 +45,7 @@ class Problems:
 
     def keep(self, failure: StageFailure) -> None:
         """Add what a StageFailure says, unless it was said before."""
-        problem = Problem(failure.code, failure.message)
+        problem = Problem(failure.code, redact_known_kinds(failure.message))
         if problem not in self._found:
             self._found.append(problem)
         self._figures |= failure.figures

@@ -61,7 +61,7 @@ def local_files(run: RunConfig, named: NamedDataset) -> list[Path]:
 def local_path(run: RunConfig, source: str, field: str) -> Path | None:
     """Where a source is mounted; None for one that is downloaded. Raises StageFailure where its volume is not mounted."""
     try:
-        return run.local_path(source)
+        stray, path = run.stray(source), run.local_path(source)
     except KeyError as error:
         flag = _FLAGS.get(parse_source(source).scheme)
         locally = (
@@ -72,6 +72,13 @@ def local_path(run: RunConfig, source: str, field: str) -> Path | None:
         raise StageFailure(
             ExitCode.SOURCE_UNREACHABLE, f"{field}.source: {source}: {error} is not mounted; {locally}."
         ) from error
+    if stray is not None:
+        raise StageFailure(
+            ExitCode.SOURCE_UNREACHABLE,
+            f"{field}.source: {source}: {stray} is a link that leads out of the volume, expected files of it; "
+            "copy the file itself.",
+        )
+    return path
 
 
 def remote_source(run: RunConfig, named: NamedDataset) -> Source | None:

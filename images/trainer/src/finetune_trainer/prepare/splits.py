@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 from finetune_operator.api.dataset import Dataset
 from finetune_operator.api.outcome import ExitCode, StageFailure
+from finetune_trainer.prepare.card_check import foreign_files, leads_out
 from finetune_trainer.prepare.readers import holds_rows
 from finetune_trainer.prepare.remote import downloads
 from finetune_trainer.prepare.remote.snapshot import Snapshot, Source
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 ROOT = "finetune-dataset"
+_READERS = frozenset({"arrow", "csv", "json", "parquet"})
+"""The library's readers of rows; others unpack archives, decode pictures, or run what a notebook or database holds."""
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
 _ABOUT_FILES = frozenset({"name", "version", "data_dir", "data_files", "description"})
 """Fields of a builder's configuration that say which files there are; the others say how they are read."""
 
@@ -74,11 +79,28 @@ def _builder(source: Source, dataset: Dataset, repository: Snapshot) -> datasets
             path.touch()
         card = repository.only(lambda path: path == CARD)
         if card.files:
-            (folder / CARD).write_bytes((downloads.provide(source, card) / CARD).read_bytes())
+            text = (downloads.provide(source, card) / CARD).read_bytes()
+            for name in foreign_files(text):
+                raise _refusal(source, f"its card names {name!r}, expected files of the repository")
+            (folder / CARD).write_bytes(text)
         try:
-            return datasets.load_dataset_builder(str(folder), name=dataset.subset, cache_dir=str(folder / ".cache"))
-        except (ValueError, datasets.exceptions.DatasetsError, FileNotFoundError) as error:
+            builder = datasets.load_dataset_builder(str(folder), name=dataset.subset, cache_dir=str(folder / ".cache"))
+        # RuntimeError: a script of the repository, which the library does not run any more.
+        except (ValueError, RuntimeError, OSError, BadZipFile, datasets.exceptions.DatasetsError) as error:
             raise _refusal(source, str(error).replace(str(folder), source.uri)) from error
+        _refuse_foreign(source, builder, folder)
+    return builder
+
+
+def _refuse_foreign(source: Source, builder: datasets.DatasetBuilder, folder: Path) -> None:
+    """Raise StageFailure where the library would read other files than the repository's, unpack them, or decode more than rows."""
+    if builder.name not in _READERS:
+        raise _refusal(source, f"its files are of kind {builder.name}, expected {', '.join(sorted(_READERS))}")
+    for path in (path for paths in builder.config.data_files.values() for path in paths):
+        if leads_out(path.removeprefix(f"{folder}/")):
+            raise _refusal(source, f"its card names {path!r}, expected files of the repository")
+        if path.lower().endswith(_ARCHIVES):
+            raise _refusal(source, f"{_inside(path)} is an archive, which is never unpacked, expected files with rows")
 
 
 def _inside(path: str) -> str:

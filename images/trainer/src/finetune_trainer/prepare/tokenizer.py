@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_operator.api.outcome import ExitCode, StageFailure
+from finetune_trainer.chat_rendering import render_chat
 from finetune_trainer.chat_template import to_jinja
 from finetune_trainer.templates import Special, Template
 
@@ -72,6 +73,6 @@ _PROBE = "7f3a"
 
 def _closing_token(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     probe = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": _PROBE}]
-    _, _, closing = tokenizer.apply_chat_template(probe, tokenize=False).rpartition(_PROBE)
+    _, _, closing = render_chat(tokenizer, probe).rpartition(_PROBE)
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     return [token for token in tokenizer(closing, add_special_tokens=False)["input_ids"] if token in special][:1]

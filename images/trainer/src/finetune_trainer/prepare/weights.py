@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz"})
+"""Suffixes of files that can run code when they are loaded."""
+_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 _EMBEDDINGS = (
     "embed_tokens.weight",
     "wte.weight",
@@ -34,7 +38,7 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         if problems:
             raise WeightsError(problems)
         return shapes
-    pickled = sorted(path.name for path in folder.glob("*.bin"))
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
     found = f"found only {', '.join(pickled[:3])}, which can run code when loaded" if pickled else "found no weights"
     raise WeightsError([f"{SINGLE} is missing ({found}); convert the weights to safetensors"])
 
@@ -63,8 +67,8 @@ def _indexed_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         raise WeightsError([f"{INDEX} is damaged ({error!r}); copy the model again"]) from error
     problems: list[str] = []
     shapes: dict[str, tuple[int, ...]] = {}
-    if outside := sorted(str(name) for name in weight_map.values() if Path(str(name)).name != name):
-        raise WeightsError([f"{INDEX} names {outside[0]!r}, expected files beside it; copy the model again"])
+    if other := sorted({str(name) for name in weight_map.values() if not _SHARD.fullmatch(str(name))}):
+        raise WeightsError([f"{INDEX} names {other[0]!r}, expected safetensors files beside it; copy the model again"])
     for name in sorted(set(weight_map.values())):
         held = _file_shapes(folder / name, problems)
         promised = {tensor for tensor, file in weight_map.items() if file == name}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from finetune_trainer.chat_rendering import render_chat
 from finetune_trainer.templates.spelling import CONTENT, Template
 
 if TYPE_CHECKING:
@@ -20,8 +21,7 @@ def parse_template(tokenizer: PreTrainedTokenizerBase) -> Template:
 
     def render(*messages: tuple[str, str], generate: bool = False) -> str:
         spoken = [{"role": role, "content": content} for role, content in messages]
-        text = str(tokenizer.apply_chat_template(spoken, tokenize=False, add_generation_prompt=generate))
-        return text[len(prefix) :]
+        return render_chat(tokenizer, spoken, add_generation_prompt=generate)[len(prefix) :]
 
     prefix = str(tokenizer.decode(tokenizer("")["input_ids"]))
     system = render(("system", CONTENT))

@@ -113,6 +113,9 @@ class CheckpointStore:
             raise InvalidCheckpoint("it belongs to a training with another configuration or other data")
         if manifest.get("layout", "") != self._layout:
             raise InvalidCheckpoint(f"it was written by {manifest.get('layout')}, and this training is {self._layout}")
+        # A file of the Trainer's choice of names would be loaded, whoever put it there.
+        if other := set(_names(checkpoint.path)) - {COMMITTED, *(entry["path"] for entry in manifest["files"])}:
+            raise InvalidCheckpoint(f"{min(other)} was not written with it")
         for entry in manifest["files"]:
             if self._facts(checkpoint.path / entry["path"]) != {"bytes": entry["bytes"], "sha256": entry["sha256"]}:
                 raise InvalidCheckpoint(f"{entry['path']} is not what was written")

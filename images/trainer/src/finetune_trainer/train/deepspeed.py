@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from finetune_operator.api.method import DeepSpeed, Offload
@@ -32,8 +31,7 @@ def deepspeed_config(spec: FineTuneJobSpec) -> dict[str, Any] | None:
     conflicts = list(deepspeed_conflicts(spec))
     if conflicts:
         raise StageFailure(ExitCode.INVALID_SPEC, "\n".join(conflicts))
-    raw = copy.deepcopy(spec.deepspeed.config or {})
-    return _merge(raw, {**_AUTO, "zero_optimization": _zero(spec.deepspeed)})
+    return _merge(spec.deepspeed.raw_config or {}, {**_AUTO, "zero_optimization": _zero(spec.deepspeed)})
 
 
 def begin_deepspeed(spec: FineTuneJobSpec, *, is_gpu: bool) -> None:

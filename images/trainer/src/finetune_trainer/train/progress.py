@@ -52,7 +52,9 @@ class Endpoint:
             method="POST",
         )
         context = ssl.create_default_context(cafile=str(self.ca)) if self.ca and self.url.startswith("https") else None
-        with urllib.request.urlopen(request, timeout=SECONDS_TO_POST, context=context):  # noqa: S310
+        # A proxy in the environment is for the world, never for the operator.
+        handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)]
+        with urllib.request.build_opener(*handlers).open(request, timeout=SECONDS_TO_POST):
             pass
 
 

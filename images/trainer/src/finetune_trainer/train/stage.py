@@ -60,6 +60,9 @@ def _prepare_process(run: RunConfig) -> None:
     # This project's own reporter speaks for the job; the Trainer's would post beside it.
     os.environ["DISABLE_KUBEFLOW_INTEGRATION"] = "TRUE"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if run.spec.deepspeed is None:
+        # Whatever a library asks for, a checkpoint is not unpickled. DeepSpeed's own states are classes of its own.
+        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     # It warns of a kernel package that is optional.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # peft and transformers import these if they are installed, which takes up to ten seconds.

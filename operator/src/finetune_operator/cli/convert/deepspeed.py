@@ -121,7 +121,7 @@ def _fields(config: Json, settings: Settings) -> Json | None:
         if isinstance(zero.get(key), dict) and zero[key].get("device") == "cpu":
             fields[field] = Offload.CPU.value
     if not _is_standard(config):
-        fields["config"] = config
+        fields["config"] = json.dumps(config, indent=2) + "\n"
     return fields
 
 

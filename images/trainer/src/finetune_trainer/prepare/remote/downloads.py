@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from finetune_trainer.prepare.remote.snapshot import Snapshot, Source, Wanted
 
 OWN_STORE = ".hub"
 """Folder of a job for what it downloads, where jobs share no cache or the cache fails."""
+_SEGMENT = re.compile(r"[^/\\\x00-\x1f\x7f]{1,200}")
 _CACHE_FAULTS = frozenset(
     {
         errno.ENOENT,
@@ -68,8 +70,8 @@ def _is_usable(cache: Path, source: Source) -> bool:
 
 
 def _stays_inside(path: str) -> bool:
-    """A host names the files: none may lead out of the folder that they are written to."""
-    return not path.startswith("/") and ".." not in path.split("/")
+    """A host names the files: none may lead out of the folder that they are written to, or be no name for a file at all."""
+    return all(_SEGMENT.fullmatch(segment) and segment not in (".", "..") for segment in path.split("/"))
 
 
 def own_store(run: RunConfig) -> Path:

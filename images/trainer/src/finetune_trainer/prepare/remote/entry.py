@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import tempfile
@@ -38,6 +39,9 @@ class Entry:
         self._source = source
         self._manifest_guard = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
+        # Whoever else writes to the cache must not have this job read or write elsewhere.
+        if link := next((path for path in (folder, folder / _FILES, folder / _PARTIAL) if path.is_symlink()), None):
+            raise OSError(errno.EPERM, "it has a link in place of a folder", str(link))
 
     def provide(self, remote: Remote, snapshot: Snapshot) -> Path:
         """The folder with the snapshot's files, whole: what is missing or damaged is fetched. Raises StageFailure.
@@ -65,7 +69,12 @@ class Entry:
 
     def _is_whole(self, file: RemoteFile, sums: Mapping[str, str]) -> bool:
         path, expected = self._folder / _FILES / file.path, sums.get(file.path)
-        if expected is None or not path.is_file() or (file.size is not None and path.stat().st_size != file.size):
+        if (
+            expected is None
+            or path.is_symlink()
+            or not path.is_file()
+            or (file.size is not None and path.stat().st_size != file.size)
+        ):
             return False
         if sha256_of(path) == expected and file.sha256 in (None, expected):
             return True

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from finetune_operator.api.run import RunConfig
 from finetune_trainer.prepare.remote import credentials, refusals
+from finetune_trainer.prepare.remote.inner_addresses import InnerAddress, watch_redirects
 from finetune_trainer.prepare.remote.snapshot import RemoteFile, Snapshot, Source, Wanted
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class HuggingFace:
 
     @cached_property
     def _access(self) -> dict[str, Any]:
+        watch_redirects()
         return {"endpoint": self._endpoint, "token": access_token(self._source)}
 
     @cached_property
@@ -101,6 +103,8 @@ def explained(source: Source) -> Iterator[None]:
     host, secret = endpoint(source.run), refusals.secret_advice(source)
     try:
         yield
+    except InnerAddress as error:
+        raise refusals.refusal(source, host, str(error), "Ask whoever runs that hub or mirror.") from error
     except errors.GatedRepoError as error:
         advice = f"Accept its terms on the hub and {secret}."
         raise refusals.refusal(source, host, "the repository is gated", advice) from error

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 
 from finetune_operator.api.outcome import ExitCode, StageFailure
+from finetune_operator.api.redact import REDACTED, redact_known_kinds
 from finetune_trainer.prepare.remote.snapshot import Source
+
+_SHORTEST_SECRET = 6
+"""Characters; shorter ones are part of ordinary words."""
 
 
 class HostAway(StageFailure):
@@ -13,7 +19,7 @@ class HostAway(StageFailure):
 
     def __init__(self, source: Source, host: str, cause: str, advice: str) -> None:
         super().__init__(ExitCode.SOURCE_UNREACHABLE, _text(source, host, cause, advice))
-        self.cause = f"{source.uri}: {cause}"
+        self.cause = without_secrets(f"{source.uri}: {cause}", source)
 
 
 def refusal(source: Source, host: str, cause: str, advice: str) -> StageFailure:
@@ -64,5 +70,14 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0] or type(error).__name__
 
 
+def without_secrets(text: str, source: Source) -> str:
+    """What a host says may be what it was sent: neither the job's mounted tokens nor what looks like one is repeated."""
+    for path in Path(source.run.secrets).glob("*/*"):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            value = path.read_text(encoding="utf-8").strip()
+            text = text.replace(value, REDACTED) if len(value) >= _SHORTEST_SECRET else text
+    return redact_known_kinds(text)
+
+
 def _text(source: Source, host: str, cause: str, advice: str) -> str:
-    return f"{source.field}.source: {source.uri}: {cause} ({host}). {advice}"
+    return without_secrets(f"{source.field}.source: {source.uri}: {cause} ({host}). {advice}", source)
