@@ -77,17 +77,31 @@ chart: binaries ## Everything about the chart and GitOps: lint, renders, drift, 
 
 .PHONY: security
 security: binaries ## Attacks: by what a job says, by its model and data, and on what serves it
-	$(BIN)/pytest tests/security
+	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/security
 
 .PHONY: chain
 chain: binaries ## The whole chain on a process node, from kubectl apply to an answered chat, with faults on the way
 	$(BIN)/pytest tests/chain
+
+.PHONY: e2e
+e2e: binaries ## The README's install and both tutorials on a real kubelet, with the images built here; or on the cluster of E2E_CONTEXT= (docs/e2e.md)
+	$(if $(E2E_CONTEXT),,tests/e2e/machine.sh)
+	$(BIN)/pytest --timeout 3600 tests/e2e
 
 .PHONY: lint
 lint: setup ## Style, formatting and the layers of the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+.PHONY: lint-manifests
+lint-manifests: binaries ## kube-score over the rendered chart and every child of a job (builds kube-score from its Go module, once)
+	PYTHONPATH=tests/support $(BIN)/python tests/support/kube_score.py
+
+.PHONY: audit
+audit: setup ## Look for holes: in the code with bandit, in the locked requirements with pip-audit (needs the public index)
+	$(BIN)/bandit --quiet --configfile pyproject.toml --severity-level medium --recursive operator/src images/*/src devcluster/src
+	$(BIN)/python requirements/audit.py
 
 .PHONY: types
 types: setup ## mypy, strict
@@ -97,6 +111,18 @@ types: setup ## mypy, strict
 format: setup ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+## --- images
+
+IMAGES ?= operator trainer merger server
+
+.PHONY: images
+images: ## Build the images with buildah, podman or docker (REGISTRY=, TAG=, VARIANT=cpu, BASE_IMAGE=…: docs/images.md); prints their names
+	@images/build.sh $(IMAGES)
+
+.PHONY: images-check
+images-check: setup ## Run the built images as pods do: any user id, no capabilities, read-only root; from a dataset to an answer
+	$(BIN)/pytest tests/images
 
 ## --- generate
 
@@ -118,3 +144,8 @@ manifests: crds binaries ## Generate the chart's schema and deploy/ (for kubectl
 lock: setup ## Lock the newest versions of all dependencies that the floors allow
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade --no-emit-index-url --no-emit-find-links \
 	  --no-header --no-annotate requirements/dev.in --output-file requirements/dev.txt
+	requirements/lock-images.sh
+
+.PHONY: lock-images
+lock-images: setup ## Lock what each image installs to those versions (TORCH_INDEX=URL of PyTorch's CPU wheels locks the CPU variant too)
+	requirements/lock-images.sh

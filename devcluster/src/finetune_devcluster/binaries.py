@@ -40,12 +40,26 @@ TOOLS = (
     Tool("helm", "helm.sh/helm/v4/cmd/helm", "about a minute"),
 )
 
+# What a real node has besides its container runtime, from a go.mod of its own: whoever needs no real node builds none of it.
+NODE_TOOLS = (
+    Tool("kubelet", "k8s.io/kubernetes/cmd/kubelet", "about 3 minutes"),
+    Tool("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy", "less than a minute"),
+    Tool("coredns", "./coredns", "about a minute"),
+    Tool("pause", "./pause", "seconds"),
+    Tool("device-plugin", "./device-plugin", "seconds"),
+)
+
 _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def module_folder() -> Path:
     """The Go module whose go.mod and go.sum pin the versions."""
     return project_root() / "devcluster" / "binaries"
+
+
+def node_module_folder() -> Path:
+    """The Go module of the real node's programs."""
+    return project_root() / "devcluster" / "node-binaries"
 
 
 def cache_folder() -> Path:
@@ -77,19 +91,25 @@ def cache_key(module: Path, target: str) -> str:
     """Changes with every file and setting that decides what is built."""
     go_mod = (module / "go.mod").read_text()
     parts = [go_mod, (module / "go.sum").read_text(), target, linker_flags(go_mod)]
+    parts += [file.read_text() for file in sorted(module.rglob("*.go"))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def ensure(tools: tuple[Tool, ...] = TOOLS) -> Path:
+def ensure_node() -> Path:
+    """The folder that holds the programs of a real node."""
+    return ensure(NODE_TOOLS, node_module_folder())
+
+
+def ensure(tools: tuple[Tool, ...] = TOOLS, module: Path | None = None) -> Path:
     """The folder that holds all of `tools`; builds what is missing and not in `$KUBEBUILDER_ASSETS`."""
-    module, target, cache = module_folder(), go_target(), cache_folder()
+    module, target, cache = module or module_folder(), go_target(), cache_folder()
     folder = cache / "bin" / cache_key(module, target)
     assets = provided(os.environ.get("KUBEBUILDER_ASSETS"), tools)
     if not assets and all((folder / tool.name).exists() for tool in tools):
         return folder
     cache.mkdir(parents=True, exist_ok=True)
     # Two that start at once build once: the second waits and then finds all there.
-    with exclusive(cache / "lock", "building the control plane's programs"):
+    with exclusive(cache / "lock", "building the cluster's programs"):
         missing = [t for t in tools if t.name not in assets and not (folder / t.name).exists()]
         if missing:
             _build_all(missing, module, folder, toolchain.ensure_go(_required_go(module), cache))

@@ -1,4 +1,4 @@
-"""One cluster: a control plane and, if wanted, a process node in a network namespace of their own."""
+"""One cluster: a control plane and, if wanted, a process node or a real one in a network namespace of their own."""
 
 import shutil
 import subprocess
@@ -10,8 +10,11 @@ from types import TracebackType
 
 from finetune_devcluster import binaries, components, credentials, host, leftovers, network, processes
 from finetune_devcluster.api_client import ApiClient
-from finetune_devcluster.components import NODE, Component
+from finetune_devcluster.components import NODE, Component, Credentials
 from finetune_devcluster.errors import DevclusterError
+from finetune_devcluster.kubelet import machine
+from finetune_devcluster.kubelet.node import KubeletNode
+from finetune_devcluster.kubelet.place import Place
 from finetune_devcluster.layout import Layout, default_home
 from finetune_devcluster.locks import exclusive
 from finetune_devcluster.network import Network
@@ -44,11 +47,14 @@ class Cluster:
         root: Path | None = None,
         *,
         node: bool = True,
+        kubelet: bool = False,
         gpus: int = 0,
         images: Path | None = None,
     ) -> None:
         self.layout = Layout((root or default_home()).resolve(), name)
-        self.node = node
+        # With a real kubelet there is no process node.
+        self.node = node and not kubelet
+        self.kubelet = kubelet
         self.gpus = gpus
         # The folder with the programs of the images, where they are not this environment's
         self.images = images
@@ -78,8 +84,14 @@ class Cluster:
         host.require_root()
         host.require_programs()
         programs = binaries.ensure()
+        if self.kubelet:
+            host.require_node_programs()
+            binaries.ensure_node()
         with self._locked():
             self.layout.make_folders()
+            self._refuse_another_node()
+            if self.kubelet and not processes.running(self.layout.pid_file(components.KUBELET)):
+                machine.require_no_other_kubelet()
             self._start(network.ensure(self.layout.name, self.layout.state), programs)
         return self
 
@@ -91,6 +103,7 @@ class Cluster:
             self._stop()
             network.remove(self.layout.name, self.layout.state)
             leftovers.unmount_below(self.layout.state)
+            machine.restore(Place(self.layout))
             if not keep_state and self.layout.state.exists():
                 shutil.rmtree(self.layout.state)
             self.layout.lock.unlink()
@@ -104,7 +117,7 @@ class Cluster:
         for name, address in components.addresses(joined).items():
             pid_file, log_file = self.layout.pid_file(name), self.layout.log_file(name)
             # A control plane without a node is whole; one without a scheduler is not.
-            if name != NODE or pid_file.exists():
+            if name in components.CONTROL_PLANE or pid_file.exists():
                 found = processes.running(pid_file)
                 states.append(ComponentState(name, found.pid if found else None, address, log_file))
         return states
@@ -132,15 +145,37 @@ class Cluster:
 
     def _start(self, joined: Network, programs: Path) -> None:
         api = ApiClient(joined.cluster_ip, components.API_SERVER_PORT, self.layout.certificates)
-        wanted = [name for name in components.START_ORDER if self.node or name != NODE]
+        wanted = [*components.CONTROL_PLANE, *self._node_components()]
         if not all(processes.running(self.layout.pid_file(name)) for name in wanted):
             self._start_missing(joined, programs, api)
         self._await("the API server", api.is_ready)
         self._await("the default service account", api.has_default_service_account)
-        if self.node:
+        if self._node_components():
             kubelet = (joined.cluster_ip, components.KUBELET_PORT)
             # A node that has died a moment ago still counts as ready: its port is the proof.
             self._await("the node", lambda: api.node_is_ready(components.NODE_NAME) and network.answers(*kubelet))
+        if self.kubelet:
+            self._furnish(KubeletNode(self.layout, joined))
+
+    def _furnish(self, node: KubeletNode) -> None:
+        if self.gpus:
+            self._start_daemon(node.device_plugin(binaries.ensure_node(), self.gpus))
+        node.furnish(self.kubectl, self.gpus)
+
+    def _node_components(self) -> tuple[str, ...]:
+        if self.kubelet:
+            return components.KUBELET_NODE
+        return (NODE,) if self.node else ()
+
+    def _refuse_another_node(self) -> None:
+        """Both would be the Node of the same name."""
+        others = {NODE, components.KUBELET} - set(self._node_components())
+        for name in sorted(others):
+            if processes.running(self.layout.pid_file(name)) and self._node_components():
+                raise DevclusterError(
+                    f"the cluster {self.layout.name} runs with another kind of node ({name}): "
+                    f"end it first with `devcluster down --name {self.layout.name}`"
+                )
 
     def _start_missing(self, joined: Network, programs: Path, api: ApiClient) -> None:
         for pid_file in self.layout.pid_files():
@@ -155,6 +190,17 @@ class Cluster:
         self._start_daemon(components.scheduler(self.layout, programs))
         if self.node:
             self._start_daemon(components.process_node(self.layout, joined, issued, self.gpus, self.images))
+        if self.kubelet:
+            self._start_kubelet_node(KubeletNode(self.layout, joined), issued)
+
+    def _start_kubelet_node(self, node: KubeletNode, issued: Credentials) -> None:
+        programs = binaries.ensure_node()
+        node.write_configuration(issued)
+        self._start_daemon(node.containerd())
+        self._await("containerd", node.containerd_answers)
+        node.import_own_images(programs)
+        for daemon in node.daemons(programs):
+            self._start_daemon(daemon)
 
     def _start_daemon(self, component: Component) -> None:
         pid_file = self.layout.pid_file(component.name)

@@ -1,4 +1,4 @@
-"""The command lines of the control plane's programs and of the process node."""
+"""The command lines of the control plane's programs and of the process node, and all components' names."""
 
 import sys
 from collections.abc import Mapping
@@ -14,7 +14,14 @@ API_SERVER = "kube-apiserver"
 CONTROLLER_MANAGER = "kube-controller-manager"
 SCHEDULER = "kube-scheduler"
 NODE = "node"
-START_ORDER = (ETCD, API_SERVER, CONTROLLER_MANAGER, SCHEDULER, NODE)
+CONTAINERD = "containerd"
+KUBELET = "kubelet"
+KUBE_PROXY = "kube-proxy"
+DEVICE_PLUGIN = "device-plugin"
+POLICY_AGENT = "policy-agent"
+CONTROL_PLANE = (ETCD, API_SERVER, CONTROLLER_MANAGER, SCHEDULER)
+KUBELET_NODE = (CONTAINERD, KUBELET, KUBE_PROXY, POLICY_AGENT)
+START_ORDER = (*CONTROL_PLANE, NODE, *KUBELET_NODE, DEVICE_PLUGIN)
 
 FRONT_PROXY_USER = "front-proxy-client"
 
@@ -62,6 +69,11 @@ def addresses(network: Network) -> dict[str, str]:
         CONTROLLER_MANAGER: "https://127.0.0.1:10257",
         SCHEDULER: "https://127.0.0.1:10259",
         NODE: f"https://{network.cluster_ip}:{KUBELET_PORT}",
+        CONTAINERD: "-",
+        KUBELET: f"https://{network.cluster_ip}:{KUBELET_PORT}",
+        KUBE_PROXY: "http://127.0.0.1:10249",
+        DEVICE_PLUGIN: "-",
+        POLICY_AGENT: "-",
     }
 
 

@@ -8,6 +8,8 @@ from finetune_devcluster.certificates import Authority, ensure_private_key
 from finetune_devcluster.components import (
     CONTROLLER_MANAGER,
     FRONT_PROXY_USER,
+    KUBE_PROXY,
+    KUBELET,
     KUBERNETES_SERVICE_IP,
     NODE,
     NODE_NAME,
@@ -44,6 +46,11 @@ def issue(layout: Layout, network: Network) -> Credentials:
         layout.component_kubeconfig(SCHEDULER): authority.client(SCHEDULER, f"system:{SCHEDULER}"),
         # The process node is volume provisioner and service proxy too, for which a kubelet has no rights.
         layout.component_kubeconfig(NODE): authority.client(NODE, f"devcluster:{NODE_NAME}", ADMINISTRATORS),
+        # A real node's programs have the rights that Kubernetes itself gives to these names.
+        layout.component_kubeconfig(KUBELET): authority.client(
+            "system-node", f"system:node:{NODE_NAME}", "system:nodes"
+        ),
+        layout.component_kubeconfig(KUBE_PROXY): authority.client(KUBE_PROXY, f"system:{KUBE_PROXY}"),
     }
     for file, user in users.items():
         kubeconfig.write(file, layout.name, server_url(network), credentials.authority.certificate, user)

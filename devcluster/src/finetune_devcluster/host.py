@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 
 from finetune_devcluster.errors import DevclusterError
 
@@ -14,6 +15,21 @@ _DEBIAN_PACKAGES = {
 }
 
 
+# What a real node takes from Debian: programs and CNI's plugins by their paths.
+_NODE_PACKAGES = {
+    "containerd": "containerd",
+    "ctr": "containerd",
+    "runc": "runc",
+    "iptables": "iptables",
+    "conntrack": "conntrack",
+    "sysctl": "procps",
+    "/usr/lib/cni/bridge": "containernetworking-plugins",
+    "/usr/lib/cni/host-local": "containernetworking-plugins",
+    "/usr/lib/cni/loopback": "containernetworking-plugins",
+    "/usr/lib/cni/portmap": "containernetworking-plugins",
+}
+
+
 def require_root() -> None:
     if os.geteuid() != 0:
         raise DevclusterError(
@@ -23,10 +39,24 @@ def require_root() -> None:
 
 
 def require_programs() -> None:
-    missing = [program for program in _DEBIAN_PACKAGES if not shutil.which(program)]
+    _require(_DEBIAN_PACKAGES)
+
+
+def require_node_programs() -> None:
+    """What a real node needs besides; raises DevclusterError that names all that is missing and its packages."""
+    _require(_NODE_PACKAGES)
+
+
+def missing_node_packages() -> list[str]:
+    """Debian's names of the packages that a real node lacks."""
+    return sorted({package for program, package in _NODE_PACKAGES.items() if not shutil.which(program)})
+
+
+def _require(packages: Mapping[str, str]) -> None:
+    missing = [program for program in packages if not shutil.which(program)]
     if missing:
-        packages = " ".join(sorted({_DEBIAN_PACKAGES[program] for program in missing}))
-        raise DevclusterError(f"not on PATH: {', '.join(missing)}; on Debian and Ubuntu: `apt-get install {packages}`")
+        wanted = " ".join(sorted({packages[program] for program in missing}))
+        raise DevclusterError(f"not on PATH: {', '.join(missing)}; on Debian and Ubuntu: `apt-get install {wanted}`")
 
 
 def environment_without_proxies() -> dict[str, str]:

@@ -45,7 +45,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[s
 
 
 def _up(options: argparse.Namespace) -> int:
-    cluster = Cluster(options.name, node=options.node, gpus=options.gpus).up()
+    cluster = Cluster(options.name, node=options.node, kubelet=options.kubelet, gpus=options.gpus).up()
     if options.operator:
         operator_chart.install(cluster)
     print(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}")
@@ -86,7 +86,12 @@ def _exec(options: argparse.Namespace) -> int:
 
 
 def _binaries(options: argparse.Namespace) -> int:
-    print(binaries.ensure())
+    print(binaries.ensure_node() if options.node else binaries.ensure())
+    return 0
+
+
+def _node_packages(options: argparse.Namespace) -> int:
+    print(" ".join(host.missing_node_packages()))
     return 0
 
 
@@ -98,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
 
     up = commands.add_parser("up", parents=[named], help="start a cluster")
     up.add_argument("--no-node", dest="node", action="store_false", help="the control plane alone: no pod runs")
+    up.add_argument("--kubelet", action="store_true", help="a real node: kubelet, containerd, kube-proxy and CoreDNS")
     up.add_argument("--gpus", type=int, default=0, help="GPUs that the node offers (default: %(default)s)")
     up.add_argument("--operator", action="store_true", help="install the operator's chart from this checkout")
     up.set_defaults(run=_up)
@@ -126,7 +132,11 @@ def _parser() -> argparse.ArgumentParser:
     inside.set_defaults(run=_exec)
 
     programs = commands.add_parser("binaries", help="build what is missing; print the folder of the programs")
+    programs.add_argument("--node", action="store_true", help="those of a real node instead: kubelet, kube-proxy, …")
     programs.set_defaults(run=_binaries)
+
+    packages = commands.add_parser("node-packages", help="print the Debian packages that a real node lacks here")
+    packages.set_defaults(run=_node_packages)
     return parser
 
 
