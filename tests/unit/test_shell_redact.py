@@ -47,6 +47,9 @@ def test_a_password_in_an_address_does_not_get_through() -> None:
         "chat.jsonl:7: messages[2].content: found an empty string, expected text",
         "{'loss': 1.2345, 'grad_norm': 0.98765, 'learning_rate': 0.0001, 'epoch': 0.5}",
         "ValidationError: training.gradientAccumulationSteps: Input should be greater than 0",
+        "hf://org/name: revision '8f14e45fceea167a5a36dedd4bea2543f6a1b2c3' does not exist",
+        f"its sha256 is {'0e' * 32}, expected {'a1' * 32}",
+        "at commit 8f14e45fceea167a5a36dedd4bea2543f6a1b2c3",
     ],
 )
 def test_what_helps_is_left_as_it_is(line: str) -> None:

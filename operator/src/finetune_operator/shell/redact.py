@@ -12,6 +12,9 @@ _LONG_RUN = re.compile(r"[A-Za-z0-9+/_=-]{32,}")
 _ORDINARY_WORD = re.compile(r"[A-Za-z]*[0-9]{0,8}[A-Za-z]?")
 _CASE_CHANGE = re.compile(r"[a-z][A-Z]")
 _RANDOM_CHARACTERS = 16
+# What a message calls a revision or a check sum is none of these keys, and names what has to be looked for.
+_NAMED = re.compile(r"(?:(?:revision|commit|sha256)\W{1,3}(?:is )?|, expected )$")
+_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def redact(text: str) -> str:
@@ -29,6 +32,8 @@ def redact_last_words(text: str) -> str:
 
 
 def _unless_words(run: re.Match[str]) -> str:
+    if _DIGEST.fullmatch(run.group()) and _NAMED.search(run.string[: run.start()][-24:]):
+        return run.group()
     # Paths and names of models are runs too, but of words such as Qwen2, 7B or checkpoint
     words = re.split(r"[-_/+=]", run.group())
     random = sum(len(word) for word in words if not _is_ordinary(word))
