@@ -137,7 +137,7 @@ def test_a_secret_without_the_token_is_named(tmp_path: Path, hub: HubServer) -> 
     assert not hub.created
 
 
-@pytest.mark.parametrize("target", ["s3://bucket/models", "ms://team/tuned", "hf://tuned", "hf://team/tuned/more"])
+@pytest.mark.parametrize("target", ["s3://bucket/models", "ms://team/tuned"])
 def test_a_target_that_cannot_be_pushed_to_is_refused_before_the_merge(tmp_path: Path, target: str) -> None:
     with pytest.raises(StageFailure) as caught:
         merge(job(tmp_path, merge={"push": {"target": target}}))

@@ -123,6 +123,14 @@ def test_a_serving_pod_that_no_node_takes_is_queued() -> None:
     assert "0/3 nodes" in condition(planned, "Ready").message
 
 
+def test_a_server_that_ends_again_and_again_does_not_look_as_if_it_queued() -> None:
+    planned = decide(deployed(serving(), ready=0).waits("qwen", "CrashLoopBackOff: back-off 10s"))
+    assert says(planned, "Ready") == ("False", "Deploying")
+    message = condition(planned, "Ready").message
+    assert "CrashLoopBackOff" in message
+    assert "kubectl logs deployment/qwen --previous" in message
+
+
 STUCK = {"type": "Progressing", "status": "False", "message": "ReplicaSet has timed out progressing."}
 
 

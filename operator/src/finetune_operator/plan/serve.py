@@ -16,6 +16,8 @@ from finetune_operator.plan.world import World
 
 _WAITS_FOR_A_NODE = ("Unschedulable", "SchedulingGated")
 """The scheduler's own reasons: a place in a full cluster may take hours, and is no fault of the model's."""
+_KEEPS_ENDING = "CrashLoopBackOff"
+"""The kubelet's own reason: the pod has its place, and its server ends again and again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +99,7 @@ def _ready(world: World, serving: Serving, rollout: Rollout) -> Verdict:
     is_overdue = rollout.is_observed and _overdue(world) and not waiting.startswith(_WAITS_FOR_A_NODE)
     if is_overdue and not rollout.ready:
         return false(conditions.READY, conditions.NOT_STARTING, _why_not(world))
-    if waiting and not rollout.ready:
+    if waiting and not rollout.ready and not waiting.startswith(_KEEPS_ENDING):
         return false(conditions.READY, conditions.QUEUED, f"serving pod waits: {waiting}")
     return false(conditions.READY, conditions.DEPLOYING, _why_not(world))
 
@@ -115,6 +117,8 @@ def _why_not(world: World) -> str:
     if overdue:
         said = f"{overdue.get('message', '')} {f'Its pod: {waiting}.' if waiting else ''}".strip()
         return f"{said} Look at the log: kubectl logs deployment/{name}"
+    if waiting and waiting.startswith(_KEEPS_ENDING):
+        return f"the server keeps ending: {waiting}. Look at its log: kubectl logs deployment/{name} --previous"
     return waiting or f"Deployment {name}: waits for a pod that has answered a completion"
 
 

@@ -11,6 +11,7 @@ from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.run import RunConfig
 from finetune_operator.api.source import Scheme, parse_source
 from finetune_trainer.prepare import splits
+from finetune_trainer.prepare.readable import refuse_unreadable
 from finetune_trainer.prepare.readers import SUFFIXES, Place, Row, fill_placeholders, holds_rows, read_rows
 from finetune_trainer.prepare.remote import downloads
 from finetune_trainer.prepare.remote.snapshot import Snapshot, Source
@@ -59,9 +60,15 @@ def local_files(run: RunConfig, named: NamedDataset) -> list[Path]:
 
 
 def local_path(run: RunConfig, source: str, field: str) -> Path | None:
-    """Where a source is mounted; None for one that is downloaded. Raises StageFailure where its volume is not mounted."""
+    """Where a source is mounted; None for one that is downloaded.
+
+    Raises StageFailure where its volume is not mounted, or holds what may not be read.
+    """
     try:
-        stray, path = run.stray(source), run.local_path(source)
+        path = run.local_path(source)
+        if path is not None:
+            refuse_unreadable(path, f"{field}.source: {source}")
+        stray = run.stray(source)
     except KeyError as error:
         flag = _FLAGS.get(parse_source(source).scheme)
         locally = (
