@@ -31,4 +31,5 @@ def test_no_job_is_stuck_when_the_operator_is_gone(cluster: Site, operator: Driv
 
 def test_the_same_chart_can_be_installed_again(cluster: Site, operator: Driver) -> None:
     cluster.helm(*readme_install(), *values_of(cluster), "--wait", "--timeout", "90s")
-    operator.kubectl("rollout", "status", "deployment/finetune-operator", "--timeout=60s")
+    rolled_out = operator.kubectl("rollout", "status", "deployment/finetune-operator", "--timeout=60s")
+    assert "successfully rolled out" in rolled_out

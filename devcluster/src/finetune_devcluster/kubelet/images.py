@@ -54,19 +54,33 @@ def import_archive(place: Place, file: Path) -> None:
 
 
 def import_from_buildah(layout: Layout, images: Sequence[str]) -> None:
-    """Import images from buildah's storage, which has to lie on the file system of the cluster's folder."""
+    """Import images from buildah's storage: in seconds where it lies on the file system of the cluster's folder."""
     place = Place(layout)
     _require_built(images)
     for image in images:
         say(f"importing {image}")
-        built = _built_image(image)
-        for below, chain_id, folder in zip(["", *built.chain], built.chain, built.layers, strict=False):
-            if not succeeds(_snapshots(place, "info", chain_id)):
-                _link_layer(place, chain_id, below, folder)
-        file = place.root / "image.tar"
-        archive.write_index(file, built.name, built.manifest, built.config)
-        run(ctr(place, "images", "import", "--no-unpack", str(file)))
-        file.unlink()
+        if snapshotter(place) == _SNAPSHOTTER:
+            _link(place, _built_image(image))
+        else:
+            _copy(place, image)
+
+
+def _link(place: Place, image: BuiltImage) -> None:
+    for below, chain_id, folder in zip(["", *image.chain[:-1]], image.chain, image.layers, strict=True):
+        if not succeeds(_snapshots(place, "info", chain_id)):
+            _link_layer(place, chain_id, below, folder)
+    file = place.root / "image.tar"
+    archive.write_index(file, image.name, image.manifest, image.config)
+    run(ctr(place, "images", "import", "--no-unpack", str(file)))
+    file.unlink()
+
+
+def _copy(place: Place, image: str) -> None:
+    """Only overlayfs keeps a layer as the folder that buildah has of it."""
+    file = place.root / "image.tar"
+    run(["buildah", "push", "--quiet", image, f"oci-archive:{file}:{image}"])
+    import_archive(place, file)
+    file.unlink()
 
 
 def _link_layer(place: Place, chain_id: str, below: str, folder: Path) -> None:
