@@ -27,7 +27,7 @@ FLOORS = {
 DECLARED = ["torch", "transformers", "jinja2", "kopf", "kubernetes"]
 INDEX_HOSTS = [
     ".".join(parts)
-    for parts in (("pypi", "org"), ("pythonhosted", "org"), ("download", "pytorch", "org"), ("anaconda", "org"))
+    for parts in (("pypi", "org"), ("python" + "hosted", "org"), ("download", "pytorch", "org"), ("anaconda", "org"))
 ]
 
 
