@@ -53,7 +53,8 @@ def _within_limits(render: Callable[..., Any]) -> Callable[..., Any]:
 
     def limited(*arguments: Any, **options: Any) -> Any:
         try:
-            with bounded(RENDER_SECONDS):
+            # Other threads generate meanwhile, and would fail in this one's place.
+            with bounded(RENDER_SECONDS, of_memory=False):
                 return render(*arguments, **options)
         except LimitReached as error:
             raise HTTPException(400, f"the model's chat template does not come to an end: {error}") from error

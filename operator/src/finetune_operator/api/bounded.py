@@ -25,10 +25,11 @@ class LimitReached(Exception):
 
 
 @contextmanager
-def bounded(seconds: float | None = None) -> Iterator[None]:
+def bounded(seconds: float | None = None, *, of_memory: bool = True) -> Iterator[None]:
     """Raise LimitReached in the block where it computes for too long or takes too much memory.
 
-    Signals reach the main thread alone: in others the block runs without limits.
+    Signals reach the main thread alone: in others the block runs without limits. The limit on memory is the whole
+    process's: without ``of_memory`` it is left out, where other threads work at the same time.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -36,7 +37,8 @@ def bounded(seconds: float | None = None) -> Iterator[None]:
     allowed = SECONDS if seconds is None else seconds
     before = resource.getrlimit(resource.RLIMIT_AS)
     signal.signal(signal.SIGVTALRM, lambda *_: _end(allowed))
-    resource.setrlimit(resource.RLIMIT_AS, (_room(before), before[1]))
+    if of_memory:
+        resource.setrlimit(resource.RLIMIT_AS, (_room(before), before[1]))
     signal.setitimer(signal.ITIMER_VIRTUAL, allowed)
     try:
         yield
