@@ -140,6 +140,20 @@ WRONG = (
         "system-node-critical",
         "spec.resources.priorityClassName",
     ),
+    *(
+        Wrong(f"a toleration {what}", "spec.resources.tolerations", [wanted], f"spec.resources.tolerations[0]{field}")
+        for what, wanted, field in [
+            ("of no taint", {"value": "a"}, ".operator"),
+            ("that compares with nothing", {"key": "gpu", "operator": "Exists", "value": "a"}, ".value"),
+            (
+                "for a time of what is for ever",
+                {"key": "gpu", "value": "a", "tolerationSeconds": 5},
+                ".tolerationSeconds",
+            ),
+            ("of a key that no taint has", {"key": "gpu!", "value": "a"}, ".key"),
+            ("of a value that no taint has", {"key": "gpu", "value": "a b"}, ".value"),
+        ]
+    ),
     Wrong(
         "a DeepSpeed configuration that is an object", "spec.deepspeed", {"config": {"a": 1}}, "spec.deepspeed.config"
     ),

@@ -32,11 +32,37 @@ class TaintEffect(enum.StrEnum):
 class Toleration(ApiModel):
     """Lets the pods run on nodes with a matching taint."""
 
-    key: str | None = Field(default=None, max_length=317)
+    # The API server asks this of pods, hours later, when the first one that trains is made.
+    rules = (
+        Rule(
+            cel="has(self.key) || self.operator == 'Exists'",
+            message="without a key all taints match, which is to be said with operator Exists",
+            holds=lambda wanted: wanted.key is not None or wanted.operator == TolerationOperator.EXISTS,
+            field=".operator",
+        ),
+        Rule(
+            cel="!has(self.value) || self.operator == 'Equal'",
+            message="operator Exists compares no value: leave the value out, or use operator Equal",
+            holds=lambda wanted: wanted.value is None or wanted.operator == TolerationOperator.EQUAL,
+            field=".value",
+        ),
+        Rule(
+            cel="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            message="only a taint with effect NoExecute is borne for a time: set effect NoExecute, or leave this out",
+            holds=lambda wanted: wanted.toleration_seconds is None or wanted.effect == TaintEffect.NO_EXECUTE,
+            field=".tolerationSeconds",
+        ),
+    )
+
+    key: str | None = Field(
+        default=None,
+        max_length=317,
+        pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
+    )
     """Key of the taint; absent with operator Exists matches all."""
     operator: TolerationOperator = TolerationOperator.EQUAL
     """How the value is compared."""
-    value: str | None = Field(default=None, max_length=63)
+    value: LabelValue | None = None
     """Value of the taint."""
     effect: TaintEffect | None = None
     """Effect of the taint; absent matches all."""
