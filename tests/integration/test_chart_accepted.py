@@ -95,6 +95,7 @@ def test_what_watches_and_guards_the_operator_can_be_installed(installed: Cluste
         "networkpolicy.networking.k8s.io/tuner",
         "networkpolicy.networking.k8s.io/tuner-prepare",
         "networkpolicy.networking.k8s.io/tuner-serve",
+        "networkpolicy.networking.k8s.io/tuner-test",
         "networkpolicy.networking.k8s.io/tuner-train",
         "prometheusrule.monitoring.coreos.com/tuner",
         "servicemonitor.monitoring.coreos.com/tuner",
@@ -108,8 +109,8 @@ def test_the_folder_for_kubectl_is_accepted(bare_cluster: Cluster) -> None:
 
 
 def test_the_definition_is_established_and_the_pod_is_admitted(installed: Cluster) -> None:
-    kubectl(installed, "wait", "--for=condition=Established", DEFINITION, "--timeout=30s")
-    wait = ("wait", "pod", "--for=create", "--selector", OBJECTS_OF_RELEASE, "-n", NAMESPACE, "--timeout=30s")
+    kubectl(installed, "wait", "--for=condition=Established", DEFINITION, "--timeout=90s")
+    wait = ("wait", "pod", "--for=create", "--selector", OBJECTS_OF_RELEASE, "-n", NAMESPACE, "--timeout=90s")
     assert "condition met" in kubectl(installed, *wait)
 
 
@@ -159,7 +160,7 @@ def test_helm_takes_over_what_kubectl_has_applied_with_the_jobs_that_are_there(
     # What an earlier release has left is Helm's already
     kubectl(bare_cluster, "delete", DEFINITION, "--ignore-not-found")
     kubectl(bare_cluster, "apply", "-k", ROOT / folder)
-    kubectl(bare_cluster, "wait", "--for=condition=Established", DEFINITION, "--timeout=30s")
+    kubectl(bare_cluster, "wait", "--for=condition=Established", DEFINITION, "--timeout=90s")
     eventually(lambda: bare_cluster.kubectl("get", "finetunejobs").returncode == 0, message="kubectl get finetunejobs")
     kubectl(bare_cluster, "create", "-f", "-", stdin=json.dumps(valid_manifest("before-helm")))
     before = uid_of(bare_cluster, "before-helm")

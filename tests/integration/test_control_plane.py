@@ -87,7 +87,7 @@ def test_a_new_namespace_gets_its_service_account_and_the_root_certificate(clust
 def test_a_deleted_namespace_is_gone_with_what_was_in_it(cluster: Cluster) -> None:
     answer(cluster, "create", "namespace", "doomed")
     answer(cluster, "create", "configmap", "thing", "--namespace=doomed")
-    answer(cluster, "delete", "namespace", "doomed", "--timeout=30s")
+    answer(cluster, "delete", "namespace", "doomed", "--timeout=90s")
     assert "not found" in cluster.kubectl("get", "configmap", "thing", "--namespace=doomed").stderr
 
 

@@ -63,16 +63,16 @@ def test_a_job_reads_its_config_map_and_completes(space: Space) -> None:
         config_map("run", **{"run.json": "from the config map"}),
         job("reads", container, volumes=[{"name": "config", "configMap": {"name": "run"}}]),
     )
-    space.kubectl("wait", "--for=condition=Complete", "job/reads", "--timeout=30s")
+    space.kubectl("wait", "--for=condition=Complete", "job/reads", "--timeout=90s")
     assert space.kubectl("logs", "job/reads") == "from the config map\n"
 
 
 def test_a_job_fails_with_its_exit_code_and_termination_message(space: Space) -> None:
     script = "import sys; open('/dev/termination-log', 'w').write('the disk is full'); sys.exit(7)"
     space.apply(job("fails", python(script)))
-    space.kubectl("wait", "--for=condition=Failed", "job/fails", "--timeout=30s")
+    space.kubectl("wait", "--for=condition=Failed", "job/fails", "--timeout=90s")
     name = space.names("pod")[0]
-    state = space.get("pod", name)["status"]["containerStatuses"][0]["state"]["terminated"]
+    state = space.container(name)["state"]["terminated"]
     assert (state["exitCode"], state["reason"], state["message"]) == (7, "Error", "the disk is full")
 
 
@@ -80,14 +80,14 @@ def test_without_a_message_the_last_log_lines_stand_in_when_asked_for(space: Spa
     container = python("print('why'); raise SystemExit(1)", terminationMessagePolicy="FallbackToLogsOnError")
     space.apply(pod("speaks", container))
     space.await_phase("speaks", "Failed")
-    state = space.get("pod", "speaks")["status"]["containerStatuses"][0]["state"]["terminated"]
+    state = space.container("speaks")["state"]["terminated"]
     assert state["message"] == "why\n"
 
 
 def test_a_command_that_does_not_exist_is_a_start_error(space: Space) -> None:
     space.apply(pod("typo", {"name": "main", "image": "none", "command": ["no-such-program"]}))
     space.await_phase("typo", "Failed")
-    state = space.get("pod", "typo")["status"]["containerStatuses"][0]["state"]["terminated"]
+    state = space.container("typo")["state"]["terminated"]
     assert (state["exitCode"], state["reason"]) == (128, "StartError")
     assert '"no-such-program": executable file not found in $PATH' in state["message"]
 
@@ -101,8 +101,7 @@ def test_a_missing_secret_is_waited_for(space: Space) -> None:
     space.apply(pod("waits", container))
 
     def waiting() -> Object:
-        statuses = space.get("pod", "waits")["status"].get("containerStatuses") or [{}]
-        return (statuses[0].get("state") or {}).get("waiting") or {}
+        return (space.container("waits").get("state") or {}).get("waiting") or {}
 
     eventually(lambda: waiting().get("reason") == "CreateContainerConfigError")
     assert waiting()["message"] == 'secret "hub" not found'
@@ -161,7 +160,7 @@ def test_a_deployment_answers_through_its_service_by_address_and_by_name(space: 
         "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": template},
     }
     space.apply(service("web"), deployment)
-    space.kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    space.kubectl("rollout", "status", "deployment/web", "--timeout=90s")
     address = space.get("service", "web")["spec"]["clusterIP"]
     hosts = [address, "web", f"web.{space.name}", f"web.{space.name}.svc.cluster.local"]
     script = (
@@ -197,11 +196,8 @@ def test_a_failing_liveness_probe_restarts_the_container(space: Space) -> None:
     main = python(script, livenessProbe=probe)
     space.apply(pod("sick", main, restartPolicy="Always", terminationGracePeriodSeconds=1))
 
-    def restarted() -> Object:
-        status = space.get("pod", "sick")["status"]["containerStatuses"][0]
-        return status["lastState"] if status["restartCount"] else {}
-
-    ended = eventually(restarted)["terminated"]
+    eventually(lambda: space.restarts("sick") > 0)
+    ended = space.container("sick")["lastState"]["terminated"]
     assert ended["exitCode"] == 137
     assert "Liveness probe failed" in space.events("sick")
 
@@ -223,11 +219,11 @@ def test_the_main_process_is_asked_to_end_and_killed_after_the_grace_period(spac
     space.kubectl("delete", "pod", "polite", "stubborn", "--wait=false")
 
     def exit_code(name: str) -> int | None:
-        state = space.get("pod", name)["status"]["containerStatuses"][0]["state"]
+        state = space.container(name).get("state", {})
         return state.get("terminated", {}).get("exitCode")
 
-    assert eventually(lambda: exit_code("polite"), seconds=5) == 75
-    assert eventually(lambda: exit_code("stubborn"), seconds=10) == 137
+    assert eventually(lambda: exit_code("polite"), seconds=25) == 75
+    assert eventually(lambda: exit_code("stubborn")) == 137
     for name in ("polite", "stubborn"):
         space.kubectl("patch", "pod", name, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
 
@@ -303,7 +299,7 @@ def test_logs_are_followed_until_the_container_ends(space: Space) -> None:
 def test_the_log_of_the_run_before_is_kept(space: Space) -> None:
     script = "import socket, os; print(os.environ['HOSTNAME'], os.getpid()); raise SystemExit(3)"
     space.apply(pod("again", python(script), restartPolicy="OnFailure"))
-    eventually(lambda: space.get("pod", "again")["status"]["containerStatuses"][0]["restartCount"] >= 1)
+    eventually(lambda: space.restarts("again") >= 1)
     assert space.log("again", "--previous") == "again 1\n"
 
 

@@ -44,11 +44,15 @@ class Space:
     def phase(self, pod: str) -> str:
         return str(self.get("pod", pod)["status"].get("phase"))
 
+    def container(self, pod: str) -> Object:
+        """Status of the pod's first container; empty until the node has looked at the pod."""
+        return dict((self.get("pod", pod)["status"].get("containerStatuses") or [{}])[0])
+
     def restarts(self, pod: str) -> int:
-        return int(self.get("pod", pod)["status"]["containerStatuses"][0]["restartCount"])
+        return int(self.container(pod).get("restartCount", 0))
 
     def await_phase(self, pod: str, phase: str) -> None:
-        self.kubectl("wait", f"--for=jsonpath={{.status.phase}}={phase}", f"pod/{pod}", "--timeout=30s")
+        self.kubectl("wait", f"--for=jsonpath={{.status.phase}}={phase}", f"pod/{pod}", "--timeout=90s")
 
     def events(self, pod: str) -> str:
         return self.kubectl("get", "events", f"--field-selector=involvedObject.name={pod}")

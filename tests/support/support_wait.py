@@ -9,7 +9,7 @@ Value = TypeVar("Value")
 POLL_SECONDS = 0.05
 
 
-def eventually(condition: Callable[[], Value], seconds: float = 30, message: str = "") -> Value:
+def eventually(condition: Callable[[], Value], seconds: float = 60, message: str = "") -> Value:
     """The first true value of the condition; an AssertionError with its last value after that many seconds."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
