@@ -81,7 +81,7 @@ security: binaries ## Attacks: by what a job says, by its model and data, and on
 
 .PHONY: chain
 chain: binaries ## The whole chain on a process node, from kubectl apply to an answered chat, with faults on the way
-	$(BIN)/pytest tests/chain
+	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/chain
 
 .PHONY: e2e
 e2e: binaries ## The README's install and both tutorials on a real kubelet, with the images built here; or on the cluster of E2E_CONTEXT= (docs/e2e.md)
