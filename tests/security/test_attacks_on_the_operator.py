@@ -22,7 +22,6 @@ POISONS: dict[str, dict[str, Any]] = {
     "not-json": {"deepspeed": {"config": "{not json}"}},
     "long-key": {"datasets": [{"source": "hf://a/b", "placeholders": {"k" * 200_000: "v"}}]},
     "odd-label": {"resources": {"nodeSelector": {"not a label!": "x"}}},
-    "odd-toleration": {"resources": {"tolerations": [{"key": "-;rm -rf /", "value": "\x1b[2J"}]}},
     "odd-resource": {"resources": {"gpuResourceName": "..-../gpu"}},
 }
 

@@ -38,6 +38,15 @@ _COMPANIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("training.schedulerOptions.minLearningRate", "training", {"scheduler": "Polynomial"}),
     ("training.schedulerOptions.minLearningRateRatio", "training", {"scheduler": "CosineWithMinLR"}),
     ("training.schedulerOptions.power", "training", {"scheduler": "Polynomial"}),
+    *(
+        (f"{where}.tolerations.[].{field}", f"{where}.tolerations.[]", companions)
+        for where in ("resources", "serving")
+        for field, companions in (
+            ("value", {"key": "gpu"}),
+            ("effect", {"key": "gpu"}),
+            ("tolerationSeconds", {"key": "gpu", "effect": "NoExecute"}),
+        )
+    ),
 )
 
 Node = dict[str, Any]
