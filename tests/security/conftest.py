@@ -3,10 +3,12 @@
 import subprocess
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from kubernetes import client, config
 
+from attack_payload import Payload
 from finetune_devcluster import Cluster
 from job_space import Space
 from operator_process import OperatorProcess
@@ -75,3 +77,19 @@ def tenant(cluster: Cluster, name: str) -> Space:
 
 def ran(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model without a fault."""
+    # torch takes seconds to import, and the attacks on the cluster do without it
+    from tiny_models import save_base
+
+    folder = tmp_path_factory.mktemp("model") / "base"
+    save_base(folder)
+    return folder
+
+
+@pytest.fixture
+def payload(tmp_path: Path) -> Payload:
+    return Payload(tmp_path)

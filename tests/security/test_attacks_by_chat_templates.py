@@ -16,22 +16,10 @@ from finetune_operator.api.bounded import LimitReached
 from finetune_operator.api.outcome import ExitCode
 from finetune_trainer.prepare.stage import prepare
 from job_cases import JobCase, checked, write_case
-from tiny_models import CHAT_TEMPLATE, save_base
+from tiny_models import CHAT_TEMPLATE
 
 pytestmark = pytest.mark.threat("T10")
 NO_END = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("templates") / "base"
-    save_base(folder)
-    return folder
-
-
-@pytest.fixture
-def payload(tmp_path: Path) -> Payload:
-    return Payload(tmp_path)
 
 
 @pytest.fixture

@@ -28,18 +28,6 @@ pytestmark = pytest.mark.threat("T5")
 NEVER_RUN = "which is never run"
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("configuration") / "base"
-    save_base(folder)
-    return folder
-
-
-@pytest.fixture
-def payload(tmp_path: Path) -> Payload:
-    return Payload(tmp_path)
-
-
 @pytest.fixture
 def adapter(tmp_path: Path, base: Path) -> Path:
     save_adapter(base, tmp_path / "adapter", target_modules=["q_proj", "v_proj"])

@@ -34,13 +34,6 @@ INDEX = f"{WEIGHTS}.index.json"
 SECRET = "hf_canaryCANARYcanary0123"
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("names") / "base"
-    save_base(folder)
-    return folder
-
-
 @pytest.fixture
 def secret(tmp_path: Path) -> Path:
     """A token where the kubelet mounts it."""

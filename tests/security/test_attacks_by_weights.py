@@ -27,22 +27,10 @@ from finetune_trainer.store import PART_ROWS, TRAIN, RowStore
 from finetune_trainer.train import stage
 from finetune_trainer.train.checkpoints import STAGING, CheckpointStore
 from job_cases import JobCase, checked, write_case
-from tiny_models import job, save_adapter, save_base
+from tiny_models import job, save_adapter
 
 pytestmark = pytest.mark.threat("T4")
 INDEX = f"{WEIGHTS}.index.json"
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights") / "base"
-    save_base(folder)
-    return folder
-
-
-@pytest.fixture
-def payload(tmp_path: Path) -> Payload:
-    return Payload(tmp_path)
 
 
 def in_place_of_the_weights(name: str, content: bytes) -> Damage:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from finetune_operator.api.outcome import ExitCode, StageFailure
+from finetune_operator.api.weights import SHARD
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
@@ -111,7 +110,7 @@ def _named(index: Path) -> list[str]:
         raise StageFailure(
             ExitCode.MODEL_UNUSABLE, f"{index}: not an index ({error!r}); fetch the model again."
         ) from error
-    if other := sorted(name for name in names if not _SHARD.fullmatch(name)):
+    if other := sorted(name for name in names if not SHARD.fullmatch(name)):
         raise StageFailure(
             ExitCode.MODEL_UNUSABLE,
             f"{index}: names {other[0]!r}, expected safetensors files beside it; fetch the model again.",

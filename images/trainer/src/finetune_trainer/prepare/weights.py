@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
+
+from finetune_operator.api.weights import SHARD
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz"})
 """Suffixes of files that can run code when they are loaded."""
-_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 _EMBEDDINGS = (
     "embed_tokens.weight",
     "wte.weight",
@@ -67,7 +67,7 @@ def _indexed_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         raise WeightsError([f"{INDEX} is damaged ({error!r}); copy the model again"]) from error
     problems: list[str] = []
     shapes: dict[str, tuple[int, ...]] = {}
-    if other := sorted({str(name) for name in weight_map.values() if not _SHARD.fullmatch(str(name))}):
+    if other := sorted({str(name) for name in weight_map.values() if not SHARD.fullmatch(str(name))}):
         raise WeightsError([f"{INDEX} names {other[0]!r}, expected safetensors files beside it; copy the model again"])
     for name in sorted(set(weight_map.values())):
         held = _file_shapes(folder / name, problems)
