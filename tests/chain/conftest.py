@@ -18,7 +18,7 @@ def driver() -> Iterator[Driver]:
         driver = Driver(cluster)
         driver.kubectl("apply", "-k", str(project_root() / "examples/data"))
         driver.kubectl("apply", "-f", str(project_root() / "examples/demo/tiny-model.yaml"))
-        eventually(lambda: _made(driver), 120, "the tiny model is made")
+        eventually(lambda: _made(driver), 300, "the tiny model is made")
         yield driver
 
 

@@ -2,6 +2,7 @@
 
 from job_driver import Driver, tiny_job
 from support_pods import Object, Space, pod
+from support_wait import eventually
 
 
 def test_a_job_waits_in_the_queue_while_somebody_else_holds_the_gpus(driver: Driver) -> None:
@@ -13,10 +14,15 @@ def test_a_job_waits_in_the_queue_while_somebody_else_holds_the_gpus(driver: Dri
     job = tiny_job("one-gpu", "Full", steps=4, serve=False)
     job["spec"]["resources"]["gpusPerNode"] = 1
     driver.apply(job)
-    driver.await_stage("one-gpu", "Queued")
-    assert "nvidia.com/gpu" in driver.condition("one-gpu", "Ready")["message"]
+    # It is queued already before the scheduler has looked at its pods, and then says nothing of GPUs.
+    eventually(lambda: _waits_for_gpus(driver, "one-gpu"), 300, "the job is queued for GPUs")
     space.kubectl("delete", "pod", "tenant")
-    driver.await_condition("one-gpu", "Complete")
+    assert driver.await_condition("one-gpu", "Complete")["status"] == "True"
+
+
+def _waits_for_gpus(driver: Driver, job: str) -> bool:
+    ready = driver.condition(job, "Ready")
+    return ready.get("reason") == "Queued" and "nvidia.com/gpu" in ready["message"]
 
 
 def test_a_job_trains_with_a_process_for_each_gpu(driver: Driver) -> None:

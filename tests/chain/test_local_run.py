@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def finetune(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name("finetune")
-    done = subprocess.run([program, *words], cwd=folder, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([program, *words], cwd=folder, capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

@@ -32,7 +32,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from finetune_operator.api.outcome import TERMINATION_LOG_VARIABLE, ExitCode
+from finetune_operator.api.outcome import TERMINATION_LOG_VARIABLE, ExitCode, exit_on_sigterm
 from finetune_operator.api.run import RunConfig
 from finetune_trainer.main import main as stage_main
 from finetune_trainer.train.rank import LAUNCHER_VARIABLE
@@ -94,9 +94,10 @@ class Disturbed:
         return code != ExitCode.DONE
 
     def _check(self, code: int, hit: bool) -> None:
-        expected = {ExitCode.DONE}
+        # It may have been done in the moment before the signal.
+        expected = {int(ExitCode.DONE)}
         if hit:
-            expected = {-signal.SIGKILL} if self.number is signal.SIGKILL else {ExitCode.PREEMPTED, ExitCode.DONE}
+            expected.add(-signal.SIGKILL if self.number is signal.SIGKILL else ExitCode.PREEMPTED)
         if code not in expected:
             self.problems.append(f"attempt {self.attempts}: exit code {code}\n{self.output.read_text()}")
         begun = RESUMED.search(self.output.read_text())
@@ -112,14 +113,20 @@ class Disturbed:
 def start_training(run: RunConfig, output: Path) -> int:
     """Fork a process that runs the train stage as the launcher's child would. Its process id."""
     sys.stdout.flush()
+    # Made here, and the signal held back until somebody listens: a child that is killed at once may not have begun.
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     child = os.fork()
     if child:
+        os.close(descriptor)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         return child
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.environ[TERMINATION_LOG_VARIABLE] = str(output.with_suffix(".words"))
     os.environ[LAUNCHER_VARIABLE] = str(os.getppid())
+    exit_on_sigterm("told to stop before the stage began")
+    signal.pthread_sigmask(signal.SIG_SETMASK, held)
     code = stage_main(["train", "--run", str(output.parent / f"{run.name}.run.json")])
     sys.stdout.flush()
     os._exit(code)
@@ -145,7 +152,8 @@ def log_lines(run: RunConfig) -> list[dict[str, Any]]:
 
 def curve(run: RunConfig) -> list[dict[str, Any]]:
     """All that training logged and that no clock has a part in."""
-    timed = ("elapsed_time", "remaining_time", "tokens_per_second", "timestamp")
+    speed = ("tokens_per_second", "tflops_per_second", "share_of_limit", "data_wait_share")
+    timed = ("elapsed_time", "remaining_time", *speed, "timestamp")
     return [{key: value for key, value in line.items() if key not in timed} for line in log_lines(run)]
 
 

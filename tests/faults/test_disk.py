@@ -44,9 +44,9 @@ def run(volume: Path, model: Path) -> RunConfig:
 
 
 def fill(volume: Path) -> Path:
-    """A file that takes up all the room there is."""
+    """A file that takes up all the room there is, and when called again what has become free since."""
     filler = volume / "filler"
-    with filler.open("wb", buffering=0) as file:
+    with filler.open("ab", buffering=0) as file:
         try:
             while True:
                 file.write(bytes(4096))
@@ -76,6 +76,8 @@ def test_training_goes_on_from_the_last_checkpoint_once_there_is_room_again(volu
     process = StageProcess(run, "train")
     process.wait_for(f"step {2 * STEPS_BETWEEN}/", PATIENCE)
     filler = fill(volume)
+    # Where an older checkpoint was just being deleted, there would be room for the next ones.
+    eventually(lambda: fill(volume) and process.process.poll() is not None, PATIENCE, "training has ended")
     ended = process.end(PATIENCE)
     assert ended.code == ExitCode.STORAGE_FULL, ended.output
     assert ended.message is not None

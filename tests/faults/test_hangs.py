@@ -14,7 +14,7 @@ from support_wait import eventually
 from trainer_process import StageProcess, run_stages
 from trainer_runs import IDENTITY, identity_model, make_run
 
-HASTY = WatchdogBounds(seconds=4, median_steps=10, seconds_otherwise=120)
+HASTY = WatchdogBounds(seconds=8, median_steps=20, seconds_otherwise=240)
 PATIENCE = 240
 """Seconds for imports and a few steps on a machine that is busy."""
 
@@ -65,7 +65,9 @@ def test_one_stopped_process_of_two_ends_both(tmp_path: Path, model: Path) -> No
     assert ended.message is not None
     assert "it cannot answer; State: T (stopped)" in ended.message.message
     assert "--- stacks of process 0" in ended.output
-    assert "all_reduce" in ended.output or "backward" in ended.output, "the stack does not name the collective"
+    # Whichever it is that the first one waits in: the gradients' sum, or the agreement on a loss or a stop.
+    collectives = ("all_reduce", "backward", "all_gather", "gather", "broadcast", "barrier")
+    assert any(name in ended.output for name in collectives), "the stack does not name the collective"
     eventually(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in (first, second)))
 
 

@@ -11,7 +11,6 @@ import yaml
 import argocd
 from chart import CHART, NAMESPACE, RELEASE, ROOT, VALUES_FILES, helm, rendered_text
 from finetune_devcluster import Cluster
-from finetune_devcluster.processes import wait_until
 from support_wait import eventually
 from wrong_manifests import valid_manifest
 
@@ -109,8 +108,8 @@ def test_the_folder_for_kubectl_is_accepted(bare_cluster: Cluster) -> None:
 
 
 def test_the_definition_is_established_and_the_pod_is_admitted(installed: Cluster) -> None:
-    kubectl(installed, "wait", "--for=condition=Established", DEFINITION, "--timeout=90s")
-    wait = ("wait", "pod", "--for=create", "--selector", OBJECTS_OF_RELEASE, "-n", NAMESPACE, "--timeout=90s")
+    kubectl(installed, "wait", "--for=condition=Established", DEFINITION, "--timeout=180s")
+    wait = ("wait", "pod", "--for=create", "--selector", OBJECTS_OF_RELEASE, "-n", NAMESPACE, "--timeout=180s")
     assert "condition met" in kubectl(installed, *wait)
 
 
@@ -160,7 +159,7 @@ def test_helm_takes_over_what_kubectl_has_applied_with_the_jobs_that_are_there(
     # What an earlier release has left is Helm's already
     kubectl(bare_cluster, "delete", DEFINITION, "--ignore-not-found")
     kubectl(bare_cluster, "apply", "-k", ROOT / folder)
-    kubectl(bare_cluster, "wait", "--for=condition=Established", DEFINITION, "--timeout=90s")
+    kubectl(bare_cluster, "wait", "--for=condition=Established", DEFINITION, "--timeout=180s")
     eventually(lambda: bare_cluster.kubectl("get", "finetunejobs").returncode == 0, message="kubectl get finetunejobs")
     kubectl(bare_cluster, "create", "-f", "-", stdin=json.dumps(valid_manifest("before-helm")))
     before = uid_of(bare_cluster, "before-helm")
@@ -226,8 +225,8 @@ def test_users_of_a_namespace_may_do_with_jobs_what_their_role_says(installed: C
     kubectl(installed, *binding, "viewers", "--clusterrole=view", "--user=viewer")
     kubectl(installed, *binding, "editors", "--clusterrole=edit", "--user=editor")
     # The controller manager adds the chart's rules to `view` and `edit`.
-    assert wait_until(lambda: may(installed, "viewer", "list", "finetunejobs"), 30)
-    assert wait_until(lambda: may(installed, "editor", "create", "finetunejobs"), 30)
+    eventually(lambda: may(installed, "viewer", "list", "finetunejobs"))
+    eventually(lambda: may(installed, "editor", "create", "finetunejobs"))
     assert not may(installed, "viewer", "create", "finetunejobs")
     assert not may(installed, "editor", "create", "finetunejobs", "team-b")
     assert not may(installed, "editor", "patch", "finetunejobs/status")

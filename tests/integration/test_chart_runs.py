@@ -9,9 +9,10 @@ import pytest
 
 from chart import CHART, NAMESPACE, RELEASE, ROOT, helm
 from finetune_devcluster import Cluster
+from support_wait import eventually
 from wrong_manifests import valid_manifest
 
-SUSPENDED = ("wait", "finetunejob", "--all", "--for=condition=Suspended", "--timeout=60s")
+SUSPENDED = ("wait", "finetunejob", "--all", "--for=condition=Suspended", "--timeout=180s")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def expect(cluster: Cluster, *arguments: str, stdin: str | None = None) -> str:
 
 def deploy(cluster: Cluster, *values: str | Path) -> None:
     """Install or upgrade, and wait until the operator is ready."""
-    command = ("upgrade", "--install", RELEASE, CHART, "--namespace", NAMESPACE, "--wait", "--timeout=120s", *values)
+    command = ("upgrade", "--install", RELEASE, CHART, "--namespace", NAMESPACE, "--wait", "--timeout=240s", *values)
     done = helm(*command, environment=cluster.client_environment())
     assert done.returncode == 0, done.stderr + expect(cluster, "logs", f"deployment/{RELEASE}", "-n", NAMESPACE)
 
@@ -58,7 +59,8 @@ def test_helms_test_passes_where_the_operator_is_ready_and_leaves_nothing(node_c
     done = helm("test", RELEASE, "--namespace", NAMESPACE, "--logs", environment=node_cluster.client_environment())
     assert done.returncode == 0, done.stderr + done.stdout
     assert "is ready" in expect(node_cluster, "get", "events", "-n", NAMESPACE) + done.stdout
-    assert f"{RELEASE}-test" not in expect(node_cluster, "get", "pods", "-n", NAMESPACE)
+    pods = ("get", "pods", "-n", NAMESPACE)
+    eventually(lambda: f"{RELEASE}-test" not in expect(node_cluster, *pods), message="the test's pod is gone")
 
 
 def test_a_namespaced_operator_takes_up_jobs_of_its_namespaces_only(node_cluster: Cluster) -> None:

@@ -144,14 +144,14 @@ def test_an_upgrade_and_the_way_back_touch_no_pod_of_any_job(driver: Driver) -> 
     assert stages(driver) == list(STAGES)
     assert operator_version(driver) == "0.0.9"
     operator_chart.install(driver.cluster, "--set", f"{SETTINGS},settings.workers=8")
-    eventually(lambda: jobs_that_the_operator_has_seen(driver) == len(STAGES), 60, "the new operator saw every job")
+    eventually(lambda: jobs_that_the_operator_has_seen(driver) == len(STAGES), 180, "the new operator saw every job")
     assert operator_version(driver) == yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
     assert (pods_and_jobs(driver), stages(driver)) == (before, list(STAGES))
     done = helm(
         "rollback", RELEASE, "--namespace", NAMESPACE, "--wait", environment=driver.cluster.client_environment()
     )
     assert done.returncode == 0, done.stderr
-    eventually(lambda: jobs_that_the_operator_has_seen(driver) == len(STAGES), 60, "the old operator saw every job")
+    eventually(lambda: jobs_that_the_operator_has_seen(driver) == len(STAGES), 180, "the old operator saw every job")
     assert operator_version(driver) == "0.0.9"
     assert (pods_and_jobs(driver), stages(driver)) == (before, list(STAGES))
 
@@ -162,9 +162,9 @@ def test_uninstalling_leaves_what_runs_and_no_job_is_stuck(driver: Driver, image
     assert done.returncode == 0, done.stderr
     assert pods_and_jobs(driver) == before
     driver.delete("training")
-    eventually(lambda: driver.children("training") == [], 60, "the deleted job is gone")
+    eventually(lambda: driver.children("training") == [], 120, "the deleted job is gone")
     operator_chart.install(driver.cluster, "--set", SETTINGS)
-    eventually(lambda: jobs_that_the_operator_has_seen(driver) == len(STAGES) - 1, 60, "the operator is back")
+    eventually(lambda: jobs_that_the_operator_has_seen(driver) == len(STAGES) - 1, 180, "the operator is back")
     remaining = {child: uid for child, uid in before.items() if "/training-" not in child}
     assert pods_and_jobs(driver) == remaining
     still_stages.release(images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -63,8 +64,10 @@ def write_status(world: Cluster, name: str, *conditions: dict[str, Any], **statu
     kubectl(world, "patch", "ftj", name, "--subresource=status", "--type=merge", "-p", patch)
 
 
-def run_pod(world: Cluster, name: str, job: str, stage: str, command: list[str], **labels: str) -> None:
-    """A pod as a stage's Job would make it; returns once it has started."""
+def run_pod(
+    world: Cluster, name: str, job: str, stage: str, command: list[str], *, ends: bool = True, **labels: str
+) -> None:
+    """A pod as a stage's Job would make it; returns once it has ended, and all its words are in the log, or has started."""
     metadata = {"name": name, "labels": {**names.labels(job, stage), **labels}}
     container = {
         "name": "stage",
@@ -72,12 +75,13 @@ def run_pod(world: Cluster, name: str, job: str, stage: str, command: list[str],
         "command": command,
         "ports": [{"name": "http", "containerPort": 8000}],
     }
-    spec = {"restartPolicy": "Never", "containers": [container], "terminationGracePeriodSeconds": 1}
+    spec = {"restartPolicy": "Never", "containers": [container]}
     kubectl(
         world, "create", "-f", "-", document={"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
     )
     phase = lambda: kubectl(world, "get", "pod", name, "-o", "jsonpath={.status.phase}")  # noqa: E731
-    eventually(lambda: phase() in ("Running", "Succeeded", "Failed"), message=f"pod {name} runs")
+    awaited = ("Succeeded", "Failed") if ends else ("Running",)
+    eventually(lambda: phase() in awaited, message=f"pod {name} is {awaited}")
 
 
 def printing(*lines: str) -> list[str]:
@@ -182,13 +186,13 @@ def test_wait_returns_when_the_condition_comes_and_tells_the_stages(
 ) -> None:
     create(world, "awaited")
     codes: list[int] = []
-    waiting = threading.Thread(target=lambda: codes.append(finetune("wait", "awaited", "--timeout", "60s")))
+    waiting = threading.Thread(target=lambda: codes.append(finetune("wait", "awaited", "--timeout", "300s")))
     waiting.start()
     write_status(world, "awaited", condition("Ready", "False", "Training", "step 3/9"))
     write_status(
         world, "awaited", condition("Ready", "True", "Completed"), condition("Complete", "True", "Completed", "all")
     )
-    waiting.join(timeout=30)
+    waiting.join(timeout=120)
     assert codes == [0]
     output = capfd.readouterr()
     assert output.out == "awaited: Complete: all\n"
@@ -241,7 +245,7 @@ def test_wait_ends_with_3_when_the_time_is_up(
     world: Cluster, finetune: Finetune, capfd: pytest.CaptureFixture[str]
 ) -> None:
     create(world, "endless")
-    assert finetune("wait", "endless", "--timeout", "1s") == 3
+    assert finetune("wait", "endless", "--timeout", "3s") == 3
     assert "endless: not Complete in time, still Pending" in capfd.readouterr().err
 
 
@@ -250,11 +254,11 @@ def test_wait_ends_when_the_job_is_deleted(
 ) -> None:
     create(world, "deleted")
     codes: list[int] = []
-    waiting = threading.Thread(target=lambda: codes.append(finetune("wait", "deleted", "--timeout", "60s")))
+    waiting = threading.Thread(target=lambda: codes.append(finetune("wait", "deleted", "--timeout", "300s")))
     waiting.start()
     eventually(lambda: "deleted: Pending" in capfd.readouterr().err)
     kubectl(world, "delete", "ftj", "deleted")
-    waiting.join(timeout=30)
+    waiting.join(timeout=120)
     assert codes == [1]
     assert f"FineTuneJob {NAMESPACE}/deleted not found" in capfd.readouterr().err
 
@@ -296,20 +300,20 @@ def test_followed_logs_come_as_they_are_written(
 ) -> None:
     create(world, "followed")
     script = "trap 'echo second; exit 0' TERM; echo first; while :; do sleep 0.05; done"
-    run_pod(world, "followed-train-0", "followed", "train", ["sh", "-c", script])
-    seen: list[str] = []
+    run_pod(world, "followed-train-0", "followed", "train", ["sh", "-c", script], ends=False)
+    seen = io.StringIO()
     following = threading.Thread(target=lambda: finetune("logs", "followed", "-f"))
     following.start()
 
-    def output() -> list[str]:
-        seen.extend(capfd.readouterr().out.splitlines())
-        return seen
+    def output() -> str:
+        seen.write(capfd.readouterr().out)
+        return seen.getvalue()
 
-    eventually(lambda: output() == ["first"])
+    eventually(lambda: output() == "first\n")
     kubectl(world, "delete", "pod", "followed-train-0", "--wait=false")
-    eventually(lambda: output() == ["first", "second"])
+    eventually(lambda: output() == "first\nsecond\n")
     write_status(world, "followed", condition("Trained", "True", "Succeeded"))
-    following.join(timeout=30)
+    following.join(timeout=120)
     assert not following.is_alive()
 
 
@@ -336,7 +340,7 @@ def test_followed_logs_go_on_with_the_next_attempt_until_training_is_over(
     eventually(lambda: output("out") == "step 1/9\nstep 2/9\n")
     assert "--- attempt 1: pod restarted-train-1 ---" in output("err")
     write_status(world, "restarted", condition("Failed", "True", "RetriesExhausted"))
-    following.join(timeout=30)
+    following.join(timeout=120)
     assert not following.is_alive()
 
 
@@ -361,7 +365,7 @@ def test_the_loss_is_drawn_from_the_logs_of_all_attempts(
 def serve(world: Cluster, name: str, *key: str) -> str:
     """A job whose Service leads to an endpoint."""
     create(world, name, serving={"gpus": 0})
-    run_pod(world, f"{name}-1", name, "serve", [sys.executable, tiny_endpoint.__file__, "8000", *key])
+    run_pod(world, f"{name}-1", name, "serve", [sys.executable, tiny_endpoint.__file__, "8000", *key], ends=False)
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}}
     ports = [{"name": "http", "port": 8000, "targetPort": "http"}]
     spec = {"selector": names.labels(name, "serve"), "ports": ports}
@@ -372,8 +376,11 @@ def serve(world: Cluster, name: str, *key: str) -> str:
 
 @pytest.fixture(scope="module")
 def served(world: Cluster) -> str:
-    """A job that everybody may talk to."""
-    return serve(world, "served")
+    """A job that everybody may talk to, and that answers."""
+    name = serve(world, "served")
+    ask = ["chat", name, "--message", "up?", "--kubeconfig", str(world.kubeconfig), "-n", NAMESPACE]
+    eventually(lambda: main(ask) == 0, message=f"{name} answers")
+    return name
 
 
 def test_a_key_reaches_the_service_through_the_api_server(
@@ -390,7 +397,6 @@ def test_a_key_reaches_the_service_through_the_api_server(
 
 def test_chat_goes_through_the_api_server(served: str, finetune: Finetune, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["--message", "Who are you?", "--message", "And then?", "--system", "Be brief."]
-    eventually(lambda: finetune("chat", served, "--message", "up?") == 0)
     capfd.readouterr()
     assert finetune("chat", served, *words) == 0
     assert capfd.readouterr().out.splitlines() == [
@@ -406,7 +412,7 @@ def test_a_piped_question_is_answered(
     question.write_text("Who are you?\n")
     with question.open() as piped:
         monkeypatch.setattr(sys, "stdin", piped)
-        assert eventually(lambda: finetune("chat", served) == 0)
+        assert finetune("chat", served) == 0
     assert "served heard 'Who are you?' after 0" in capfd.readouterr().out
 
 

@@ -87,7 +87,7 @@ def test_a_new_namespace_gets_its_service_account_and_the_root_certificate(clust
 def test_a_deleted_namespace_is_gone_with_what_was_in_it(cluster: Cluster) -> None:
     answer(cluster, "create", "namespace", "doomed")
     answer(cluster, "create", "configmap", "thing", "--namespace=doomed")
-    answer(cluster, "delete", "namespace", "doomed", "--timeout=90s")
+    answer(cluster, "delete", "namespace", "doomed", "--timeout=180s")
     assert "not found" in cluster.kubectl("get", "configmap", "thing", "--namespace=doomed").stderr
 
 
@@ -142,22 +142,23 @@ def test_down_leaves_nothing(own_cluster: Cluster) -> None:
 def test_down_ends_the_pods(own_cluster: Cluster) -> None:
     own_cluster.node = True
     own_cluster.up()
-    answer(own_cluster, "create", "deployment", "sleeper", "--image=none", "--", "sleep", "604801")
-    eventually(sleepers, message="a pod that sleeps")
-    found = sleepers()
+    # Other tests' pods sleep on the same machine
+    seconds = str(uuid.uuid4().int % 10**6 + 10**6)
+    answer(own_cluster, "create", "deployment", "sleeper", "--image=none", "--", "sleep", seconds)
+    found = eventually(lambda: sleepers(seconds), message="a pod that sleeps")
     own_cluster.down()
     assert_nothing_is_left(own_cluster, found)
-    assert sleepers() == []
+    assert sleepers(seconds) == []
 
 
-def sleepers() -> list[Identity]:
-    found = [int(e) for e in os.listdir("/proc") if e.isdecimal() and command_line(int(e))[-1:] == ["604801"]]
+def sleepers(seconds: str) -> list[Identity]:
+    found = [int(e) for e in os.listdir("/proc") if e.isdecimal() and command_line(int(e))[-1:] == [seconds]]
     return [identity for identity in map(Identity.of, found) if identity]
 
 
 def command_line(pid: int) -> list[str]:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")[:-1]
     except (FileNotFoundError, ProcessLookupError):
         return []
 

@@ -54,7 +54,7 @@ def control_plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="module")
 def operator(control_plane: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
     """The operator, not started yet."""
-    made = OperatorProcess(control_plane, tmp_path_factory.mktemp("operator"), resyncSeconds=5, retryDelaySeconds=5)
+    made = OperatorProcess(control_plane, tmp_path_factory.mktemp("operator"), resyncSeconds=5, retryDelaySeconds=15)
     made.grant_rights()
     try:
         yield made
@@ -201,7 +201,7 @@ def test_a_job_that_is_pruned_while_it_trains_goes_with_its_children_and_none_is
     made = space.items("jobs", "-l", f"{names.JOB_NAME_LABEL}={name}")
     space.kubectl("delete", "finetunejob", name, f"--cascade={propagation}", "--wait=false")
     space.kubectl("delete", "pods", "-l", f"{names.JOB_NAME_LABEL}={name}", "--force", "--grace-period=0")
-    eventually(lambda: not [child for child in space.children() if name in child], 60, "everything is gone")
+    eventually(lambda: not [child for child in space.children() if name in child], 120, "everything is gone")
     assert len(made) == 2
     assert not space.exists("finetunejob", name)
     told = space.items("events", "--field-selector=involvedObject.kind=Job,reason=SuccessfulCreate")
@@ -230,7 +230,7 @@ def test_helm_does_not_take_a_job_for_done_that_no_operator_has_seen(
 ) -> None:
     operator.kill()
     job = manifest(space, "unseen")
-    content, words = waited_for(space, chart_with(tmp_path, job), job, 5)
+    content, words = waited_for(space, chart_with(tmp_path, job), job, 10)
     operator.start()
     assert not content
     assert "InProgress" in words
@@ -240,12 +240,12 @@ def test_helm_gives_up_on_a_job_that_has_failed(space: Space, lives: Recorder, t
     job = manifest(space, "ill")
     started = time.monotonic()
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(waited_for, space, chart_with(tmp_path, job), job, 120)
+        waiting = pool.submit(waited_for, space, chart_with(tmp_path, job), job, 400)
         lives.fail_prepare("ill", "rows.jsonl:3: messages is empty")
         content, words = waiting.result()
     assert not content
     assert "Failed" in words
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 300
 
 
 def test_the_operator_that_did_all_this_has_no_rights_but_the_charts(space: Space, operator: OperatorProcess) -> None:

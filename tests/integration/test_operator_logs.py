@@ -48,7 +48,7 @@ def test_a_failed_job_shows_the_last_lines_of_its_pods_log(
         found = json.loads(text).get("status", {}).get("conditions", [])
         return next((entry for entry in found if entry["type"] == "Failed" and entry["status"] == "True"), {})
 
-    told = eventually(failed, 90, "the job fails")
+    told = eventually(failed, 240, "the job fails")
     said, _, log = told["message"].partition("Last log lines of pod unreachable-prepare-")
     assert "exit code" in said
     assert "error: " in log

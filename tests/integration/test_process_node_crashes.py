@@ -43,7 +43,7 @@ def test_pods_live_through_crashes_of_the_api_server_and_by_their_policy_of_the_
     assert own_space.restarts("always") == 0
 
     kill_component(cluster, "node")
-    eventually(lambda: not processes_with(marker), seconds=5)
+    eventually(lambda: not processes_with(marker))
     cluster.up()
     own_space.await_phase("never", "Failed")
     eventually(lambda: own_space.restarts("always") == 1 and own_space.phase("always") == "Running")

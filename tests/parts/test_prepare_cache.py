@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -159,7 +160,7 @@ def test_a_job_that_was_killed_leaves_no_lock_and_its_download_is_gone_on_with(
     killed = start(job(hub, tmp_path, "one"), tmp_path)
     eventually(lambda: _partly_downloaded(tmp_path), seconds=60, message="a part of the weights")
     killed.send_signal(signal.SIGKILL)
-    killed.wait(10)
+    killed.wait(60)
     hub.stalls_after = None
     folder = fetch_base_model(job(hub, tmp_path, "two"))
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
@@ -167,7 +168,10 @@ def test_a_job_that_was_killed_leaves_no_lock_and_its_download_is_gone_on_with(
 
 
 def _partly_downloaded(tmp_path: Path) -> bool:
-    return any(path.stat().st_size >= CHUNK for path in (tmp_path / "cache").rglob("model.safetensors.partial"))
+    # The job makes and removes folders meanwhile.
+    with contextlib.suppress(FileNotFoundError):
+        return any(path.stat().st_size >= CHUNK for path in (tmp_path / "cache").rglob("model.safetensors.partial"))
+    return False
 
 
 def test_what_others_fetched_is_not_for_a_job_that_may_not_read_it(tmp_path: Path, hub: LoopbackHub) -> None:

@@ -177,9 +177,11 @@ def test_a_body_that_makes_no_sense_is_refused(
 def test_figures_that_are_no_numbers_end_up_as_words(team: Space, operator: OperatorProcess, rival: str) -> None:
     bearer = token(team, team.pod_of("rival-train-0"))
     odd = {"current_step": "NaN", "total_steps": "inf", "loss": "nan", "learning_rate": "1e999"}
+    odd |= {"tflops_per_second": "inf", "share_of_limit": "1e999", "data_wait_share": "none"}
     eventually(lambda: post(operator, team, "rival", bearer, progress(0, **odd)) == 200, message="it may pass")
     shown = eventually(lambda: team.get("finetunejob", "rival")["status"].get("progress"), message="progress")
     assert (shown["step"], shown["totalSteps"], shown["percent"]) == (0, 0, "0%")
+    assert (shown["tflopsPerSecond"], shown["shareOfLimit"], shown["dataWaitShare"]) == ("inf", "inf%", "none")
 
 
 @pytest.mark.threat("T18")

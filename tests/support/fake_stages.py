@@ -64,9 +64,10 @@ def work():
         print("step 7/10  loss 1.5", flush=True)
         signal.pause()
     if word == "orphan":
-        if os.fork() == 0:
-            (root / "orphan.pid").write_text(str(os.getpid()))
+        orphan = os.fork()
+        if orphan == 0:
             signal.pause()
+        (root / "orphan.pid").write_text(str(orphan))
     print(f"{{stage}} works", flush=True)
     figures = {{"steps": 10}}
     record_stage(root / "result.json", stage, figures)

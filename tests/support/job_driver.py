@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from kubernetes import client, config
 
 from finetune_devcluster import Cluster, binaries
 from finetune_devcluster.layout import project_root
+from finetune_devcluster.node.processes import kill, records_in
 from finetune_operator.api.manifest_yaml import load_all
 from real_cluster import Site
 from support_wait import eventually
@@ -74,7 +72,7 @@ class Driver:
         """What the STATUS column shows."""
         return str(self.condition(job, "Ready").get("reason", ""))
 
-    def await_stage(self, job: str, *stages: str, timeout: float = 180) -> None:
+    def await_stage(self, job: str, *stages: str, timeout: float = 300) -> None:
         eventually(lambda: self._reached(job, stages), timeout, f"{job} reaches {stages}")
 
     def _reached(self, job: str, stages: tuple[str, ...]) -> bool:
@@ -82,7 +80,7 @@ class Driver:
         assert now != "Failed" or "Failed" in stages, self.condition(job, "Failed")
         return now in stages
 
-    def await_condition(self, job: str, kind: str, timeout: float = 240) -> Manifest:
+    def await_condition(self, job: str, kind: str, timeout: float = 300) -> Manifest:
         eventually(lambda: self._is_true(job, kind), timeout, f"{job} is {kind}")
         return self.condition(job, kind)
 
@@ -102,20 +100,16 @@ class Driver:
 
     def process_ids(self, what: str) -> list[int]:
         """Processes that the process node runs for containers whose description holds the text."""
-        records = (json.loads(file.read_text()) for file in self._process_files())
-        return [record["pid"] for record in records if what in record["what"] and _alive(record["pid"])]
-
-    def _process_files(self) -> list[Path]:
-        return sorted((self.cluster.layout.node_state / "processes").glob("*.json"))
+        records = records_in(self.cluster.layout.node_state / "processes")
+        return [record.pid for record in records if what in record.what and record.is_alive()]
 
     def kill_operator(self) -> None:
         """SIGKILL the operator; the process node starts it again, as the kubelet would."""
-        killed = self.process_ids("container operator of")
-        assert killed, "the operator does not run"
+        killed = eventually(lambda: self.process_ids("container operator of"), message="the operator runs")
         for pid in killed:
-            os.kill(pid, signal.SIGKILL)
-        eventually(lambda: not set(killed) & set(self.process_ids("container operator of")), 10, "the operator died")
-        eventually(lambda: bool(self.process_ids("container operator of")), 60, "the operator runs again")
+            kill(pid)
+        # After several kills the node waits for half a minute before it starts a container again.
+        eventually(lambda: set(self.process_ids("container operator of")) - set(killed), 120, "the operator runs again")
 
     @contextmanager
     def recorded_jobs(self) -> Iterator[set[tuple[str, str]]]:
@@ -157,7 +151,3 @@ def _belongs(item: Manifest, job: str) -> bool:
     metadata = item["metadata"]
     labelled = metadata.get("labels", {}).get("finetune-operator.io/job") == job
     return labelled or (item["kind"] == "FineTuneJob" and metadata["name"] == job)
-
-
-def _alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()

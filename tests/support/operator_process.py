@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -16,17 +16,12 @@ import yaml
 
 from finetune_devcluster import Cluster
 from finetune_operator.shell.rights import RULES
+from support_server import free_port
 from support_wait import eventually
 
 NAMESPACE = "finetune-operator"
 RBAC = "rbac.authorization.k8s.io/v1"
 Manifest = dict[str, Any]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class OperatorProcess:
@@ -58,7 +53,7 @@ class OperatorProcess:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stderr=log)
         if ready:
-            eventually(lambda: self.probe("readyz") == 200, message=f"operator ready; see {self.log}")
+            eventually(lambda: self.probe("readyz") == 200, 120, f"operator ready; see {self.log}")
 
     def kill(self) -> None:
         """SIGKILL, as a node that dies."""
@@ -70,7 +65,7 @@ class OperatorProcess:
         """SIGTERM, as a roll-out; the exit code."""
         assert self.process
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=60)
 
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
@@ -82,11 +77,11 @@ class OperatorProcess:
     def get(self, path: str) -> tuple[int, str]:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(f"http://127.0.0.1:{self.http_port}/{path}", timeout=5) as answer:
+            with opener.open(f"http://127.0.0.1:{self.http_port}/{path}", timeout=30) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
-        except OSError:
+        except (OSError, http.client.HTTPException):  # nobody yet, or killed in the midst of its answer
             return 0, ""
 
     def log_text(self) -> str:

@@ -35,7 +35,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.let_go.wait(10)
+        self.server.let_go.wait(60)
         self.server.posts.append(body["trainerStatus"])
         self.server.tokens.append(self.headers["Authorization"])
         self.send_response(self.server.status)

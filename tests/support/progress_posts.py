@@ -43,7 +43,7 @@ class _Connection(http.client.HTTPSConnection):
     """Reaches the operator on loopback under the name of its Service."""
 
     def __init__(self, port: int, context: ssl.SSLContext) -> None:
-        super().__init__(f"finetune-operator.{NAMESPACE}.svc", port, context=context, timeout=10)
+        super().__init__(f"finetune-operator.{NAMESPACE}.svc", port, context=context, timeout=60)
         self._create_connection = lambda address, *rest: socket.create_connection(("127.0.0.1", address[1]), *rest)
 
 

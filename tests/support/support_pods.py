@@ -52,7 +52,7 @@ class Space:
         return int(self.container(pod).get("restartCount", 0))
 
     def await_phase(self, pod: str, phase: str) -> None:
-        self.kubectl("wait", f"--for=jsonpath={{.status.phase}}={phase}", f"pod/{pod}", "--timeout=90s")
+        self.kubectl("wait", f"--for=jsonpath={{.status.phase}}={phase}", f"pod/{pod}", "--timeout=180s")
 
     def events(self, pod: str) -> str:
         return self.kubectl("get", "events", f"--field-selector=involvedObject.name={pod}")

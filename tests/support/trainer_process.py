@@ -42,7 +42,7 @@ class StageProcess:
                 env=variables,
             )
 
-    def wait_for(self, text: str, seconds: float = 60) -> None:
+    def wait_for(self, text: str, seconds: float = 240) -> None:
         """Until the process has printed the text."""
         eventually(
             lambda: text in self.log.read_text() or self.process.poll() is not None, seconds, f"{text!r} in {self.log}"

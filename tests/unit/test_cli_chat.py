@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from fake_stages import install_fakes
+from finetune_devcluster.node.processes import start_time
 from finetune_operator.api.delivery import ServingMode
 from finetune_operator.api.run import RunConfig
 from finetune_operator.api.spec import FineTuneJobSpec
@@ -100,7 +101,7 @@ def test_at_a_terminal_answers_come_in_parts_and_the_conversation_goes_on(endpoi
     command = [f"{sys.prefix}/bin/finetune", "chat", "tuned", "--url", endpoint, "--api-key-file", key]
     process = subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     os.write(ours, b"Who are you?\nAnd then?\n\x04")
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "tuned heard 'Who are you?' after 0" in out
     assert "tuned heard 'And then?' after 2" in out
@@ -130,10 +131,10 @@ def test_a_chat_that_is_ended_takes_its_server_along(tmp_path: Path, number: sig
     assert process.stdout is not None
     assert "tuned heard 'hello'" in process.stdout.readline()
     process.send_signal(number)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    pid = (folder / "server.pid").read_text()
-    eventually(lambda: not Path(f"/proc/{pid}").exists())
+    pid = int((folder / "server.pid").read_text())
+    eventually(lambda: start_time(pid) is None)
 
 
 def test_a_server_that_cannot_start_says_why(
@@ -244,6 +245,6 @@ def test_run_can_serve_what_it_made(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     process.stdin = None
     eventually((tmp_path / "finetune-runs" / "tuned" / "server.pid").exists)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "tuned: serving as model tuned on http://127.0.0.1:0/v1" in out

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from fake_stages import install_fakes
+from finetune_devcluster.node.processes import start_time
 from finetune_operator.api.manifest_yaml import dump_all
 from finetune_operator.cli.main import main
 from support_wait import eventually
@@ -126,7 +127,7 @@ def test_a_stage_that_dies_without_a_message_is_told_by_its_end(
 def test_what_a_stage_leaves_running_is_ended_with_it(workdir: Path) -> None:
     assert main(["run", write(workdir, manifest(workdir, train="orphan"))]) == 0
     pid = int((workdir / "finetune-runs" / "job" / "orphan.pid").read_text())
-    eventually(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
+    eventually(lambda: start_time(pid) is None)
 
 
 def start_run(workdir: Path, file: str) -> subprocess.Popen[str]:
@@ -158,7 +159,7 @@ def test_a_stop_signal_reaches_the_stage_which_saves_and_the_next_run_goes_on(
     process = start_run(workdir, file)
     eventually((workdir / "finetune-runs" / "job" / "hangs").exists)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 75
     assert f"job: train: stopped by {number.name}; the same command goes on where it stopped" in errors
     assert (workdir / "finetune-runs" / "job" / "checkpoint.txt").read_text() == "saved"

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 
 from finetune_devcluster import launch
 from finetune_devcluster.errors import DevclusterError
-from finetune_devcluster.processes import Identity, running, start_daemon, stop
+from finetune_devcluster.node.processes import descendants
+from finetune_devcluster.processes import Identity, await_launches, running, start_daemon, stop
 from support_wait import eventually
 
 
@@ -47,7 +49,7 @@ def test_a_recycled_pid_is_neither_alive_nor_killed(
 def test_a_zombie_has_ended(sleeper: subprocess.Popen[bytes]) -> None:
     identity = identity_of(sleeper.pid)
     identity.signal(signal.SIGKILL)
-    eventually(lambda: not identity.is_alive(), 5)
+    eventually(lambda: not identity.is_alive())
     assert sleeper.returncode is None, "nobody has waited for it yet"
 
 
@@ -77,13 +79,32 @@ def test_a_daemon_has_its_pid_file_and_its_own_session(tmp_path: Path) -> None:
         assert Path(f"/proc/{identity.pid}/cmdline").read_text() == "sleep\x0060\x00"
     finally:
         identity.signal(signal.SIGKILL)
-    eventually(lambda: running(pid_file) is None, 5)
+    eventually(lambda: running(pid_file) is None)
 
 
 def test_a_daemon_that_cannot_start_says_so_in_its_log(tmp_path: Path) -> None:
     start_daemon(["/no/such/program"], tmp_path / "d.json", tmp_path / "d.log", dict(os.environ))
-    eventually(lambda: running(tmp_path / "d.json") is None, 5)
+    eventually(lambda: running(tmp_path / "d.json") is None)
     assert "cannot start /no/such/program" in (tmp_path / "d.log").read_text()
+
+
+def test_a_daemon_whose_starter_was_killed_is_waited_for(tmp_path: Path) -> None:
+    # Opening a FIFO for the log holds the daemon up, before it has its pid file, until somebody reads
+    pid_file, log_file = tmp_path / "d.json", tmp_path / "d.log"
+    os.mkfifo(log_file)
+    start = "import os, sys; from pathlib import Path; from finetune_devcluster.processes import start_daemon; "
+    start += "start_daemon(['sleep', '60'], Path(sys.argv[1]), Path(sys.argv[2]), dict(os.environ))"
+    with subprocess.Popen([sys.executable, "-c", start, str(pid_file), str(log_file)]) as starter:
+        eventually(lambda: len(descendants(starter.pid)) == 2, message="launcher and daemon run")
+        starter.kill()
+    awaiting = threading.Thread(target=await_launches, args=(tmp_path,))
+    awaiting.start()
+    assert not pid_file.exists()
+    with log_file.open():
+        awaiting.join(60)
+        identity = running(pid_file)
+        assert identity
+        identity.signal(signal.SIGKILL)
 
 
 def test_a_missing_pid_file_means_not_running(tmp_path: Path) -> None:

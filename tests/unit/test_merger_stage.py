@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from finetune_merger import stage
+from finetune_merger import make
 from finetune_merger.checkpoint import Checkpoint
 from finetune_merger.main import main
 from finetune_merger.stage import merge
@@ -79,7 +79,7 @@ def test_a_merge_that_is_told_to_stop_ends_at_once_and_is_tried_again(root: Path
     with subprocess.Popen(command, env=environment) as merging:
         eventually(lambda: "torch" in Path(f"/proc/{merging.pid}/maps").read_text())
         merging.send_signal(signal.SIGTERM)
-        assert merging.wait(20) == ExitCode.PREEMPTED
+        assert merging.wait(60) == ExitCode.PREEMPTED
     message = TerminationMessage.decode((root / "termination").read_text())
     assert message is not None
     assert message.reason == "Preempted"
@@ -160,7 +160,7 @@ def test_a_merge_that_was_cut_short_goes_on_after_the_last_whole_file(
     large_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = job(large_root, merge={"maxShardSize": "1MB"})
-    write = stage.write_shard
+    write = make.write_shard
     written: list[str] = []
 
     def die_in_the_second_file(path: Path, *arguments: Any) -> None:
@@ -170,7 +170,7 @@ def test_a_merge_that_was_cut_short_goes_on_after_the_last_whole_file(
             raise KeyboardInterrupt
         write(path, *arguments)
 
-    monkeypatch.setattr(stage, "write_shard", die_in_the_second_file)
+    monkeypatch.setattr(make, "write_shard", die_in_the_second_file)
     with pytest.raises(KeyboardInterrupt):
         merge(run)
     assert not (large_root / "merged").exists()

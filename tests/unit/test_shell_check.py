@@ -9,7 +9,7 @@ from aiohttp.test_utils import TestServer
 from finetune_operator.shell import check, probes
 from finetune_operator.shell.main import main
 from finetune_operator.shell.metrics import Metrics
-from operator_process import free_port
+from support_server import free_port
 
 
 def ask(unready: str, question: Callable[[str], object]) -> None:

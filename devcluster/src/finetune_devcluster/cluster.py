@@ -233,12 +233,16 @@ class Cluster:
 
     def _stop(self) -> None:
         """Each before what it needs: a component that loses its server waits for it instead of ending."""
+        # An `up` that was killed may have left one on its way.
+        processes.await_launches(self.layout.pids)
         for name in reversed(components.START_ORDER):
             identity = processes.running(self.layout.pid_file(name))
             if identity:
                 processes.stop(identity, STOP_SECONDS)
         # Another folder's cluster of the same name may own the namespace.
         owned = network.find(self.layout.name, self.layout.state)
-        processes.kill(leftovers.processes(owned, self.layout.node_state))
+        # Again until there are none: one may have started another while it was looked for.
+        while found := leftovers.processes(owned, self.layout.node_state):
+            processes.kill(found)
         for pid_file in self.layout.pid_files():
             pid_file.unlink()

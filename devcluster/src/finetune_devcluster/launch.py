@@ -1,7 +1,8 @@
-"""Start one daemon and leave at once: `python launch.py PID_FILE LOG_FILE PROGRAM ARGUMENT...`
+"""Start one daemon and leave at once: `python launch.py LOCK PID_FILE LOG_FILE PROGRAM ARGUMENT...`
 
 Runs as a program of its own, on the standard library only. The daemon itself records its identity before it
-becomes PROGRAM: whoever kills `devcluster up` at any moment, no component runs without its pid file.
+becomes PROGRAM: whoever kills `devcluster up` at any moment, no component runs without its pid file. LOCK is a file
+descriptor that is held open until then.
 """
 
 import json
@@ -47,7 +48,8 @@ def _become(pid_file: Path, log_file: Path, program: list[str]) -> None:
 
 
 def main() -> None:
-    pid_file, log_file, *program = sys.argv[1:]
+    lock, pid_file, log_file, *program = sys.argv[1:]
+    os.set_inheritable(int(lock), False)
     os.setsid()
     # Python opens pipes close-on-exec: the end of file comes when the daemon has become PROGRAM, or has died.
     started, starting = os.pipe()

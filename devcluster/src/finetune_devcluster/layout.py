@@ -68,11 +68,15 @@ class Layout:
     def log_file(self, component: str) -> Path:
         return self.logs / f"{component}.log"
 
+    @property
+    def pids(self) -> Path:
+        return self.state / "pids"
+
     def pid_files(self) -> list[Path]:
-        return sorted((self.state / "pids").glob("*.json"))
+        return sorted(self.pids.glob("*.json"))
 
     def pid_file(self, component: str) -> Path:
-        return self.state / "pids" / f"{component}.json"
+        return self.pids / f"{component}.json"
 
     def component_kubeconfig(self, component: str) -> Path:
         return self.state / f"{component}.kubeconfig"
@@ -80,5 +84,5 @@ class Layout:
     def make_folders(self) -> None:
         """The state folder holds private keys, so only its owner may enter it."""
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for folder in (self.certificates, self.logs, self.node_state, self.state / "pids"):
+        for folder in (self.certificates, self.logs, self.node_state, self.pids):
             folder.mkdir(exist_ok=True)

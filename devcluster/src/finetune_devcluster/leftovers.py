@@ -28,8 +28,9 @@ def processes(network: Network | None, folder: Path) -> list[Identity]:
             if os.stat(f"/proc/{pid}/ns/mnt").st_ino == own_mounts:
                 return False
             return any(_is_a_pods(mount, device, location, folder) for mount in _mounts(str(pid)))
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            # Ended meanwhile, or guarded more closely than anything that a cluster starts.
+        except OSError:
+            # Ended meanwhile (the kernel has several errors for that), or guarded more closely than anything that a
+            # cluster starts.
             return False
 
     pids = set(network.pids()) if network else set()

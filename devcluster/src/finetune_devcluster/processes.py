@@ -4,6 +4,7 @@ A pid alone may meanwhile belong to somebody else's process; with its start time
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -18,6 +19,8 @@ from finetune_devcluster import launch
 from finetune_devcluster.errors import DevclusterError
 
 POLL_SECONDS = 0.05
+KILL_SECONDS = 60
+"""For the kernel to end a process, which on a busy machine takes a while to free its memory."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,26 @@ def running(pid_file: Path) -> Identity | None:
 
 def start_daemon(program: Sequence[str], pid_file: Path, log_file: Path, environment: dict[str, str]) -> None:
     """Start `program` in a session of its own; its pid file stands when this returns."""
-    launcher = [sys.executable, "-I", "-S", launch.__file__, str(pid_file), str(log_file), *program]
-    done = subprocess.run(launcher, env=environment, capture_output=True, text=True)
+    lock = os.open(pid_file.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        launcher = [sys.executable, "-I", "-S", launch.__file__, str(lock), str(pid_file), str(log_file), *program]
+        done = subprocess.run(launcher, env=environment, capture_output=True, text=True, pass_fds=[lock])
+    finally:
+        os.close(lock)
     if done.returncode != 0:
         raise DevclusterError(f"cannot start {program[0]}: {done.stderr.strip()}")
+
+
+def await_launches(folder: Path) -> None:
+    """Until each daemon that is being started has its pid file in the folder, also where who started it was killed."""
+    if not folder.is_dir():
+        return
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    finally:
+        os.close(lock)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
@@ -101,8 +120,8 @@ def kill(identities: Iterable[Identity]) -> None:
     doomed = list(identities)
     for identity in doomed:
         identity.signal(signal.SIGKILL)
-    if not wait_until(lambda: not any(i.is_alive() for i in doomed), 10):
+    if not wait_until(lambda: not any(i.is_alive() for i in doomed), KILL_SECONDS):
         pids = [i.pid for i in doomed if i.is_alive()]
         raise DevclusterError(
-            f"processes {pids} still run 10 s after SIGKILL; see `cat /proc/PID/stack` for what they wait on"
+            f"processes {pids} still run {KILL_SECONDS} s after SIGKILL; see `cat /proc/PID/stack` for what they wait on"
         )

@@ -75,7 +75,14 @@ class Root:
         self._sources[path] = None
 
     def mirror(self, source: str, path: str) -> None:
-        """Makes one entry of the host appear at `path`, whose parent directory is ours."""
+        """Makes one entry of the host appear at `path`, whose parent directory is ours; empty if it has gone meanwhile."""
+        try:
+            self._mirror(source, path)
+        except (LaunchError, FileNotFoundError):
+            if os.path.lexists(source):
+                raise
+
+    def _mirror(self, source: str, path: str) -> None:
         real = self.real(path)
         if os.path.islink(source):
             os.symlink(os.readlink(source), real)

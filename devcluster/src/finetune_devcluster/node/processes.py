@@ -83,6 +83,20 @@ class ProcessRecord:
     started: int
     what: str
 
+    def is_alive(self) -> bool:
+        return start_time(self.pid) == self.started
+
+
+def records_in(folder: Path) -> list[ProcessRecord]:
+    """Those of a registry, also while the node writes and removes them."""
+    found = []
+    for file in sorted(folder.glob("*.json")):
+        # One that is gone by now was of a process that has ended; a node that was killed may have left any content.
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            entry = json.loads(file.read_text())
+            found.append(ProcessRecord(int(entry["pid"]), int(entry["started"]), str(entry["what"])))
+    return found
+
 
 class ProcessRegistry:
     """One file for each process that must not outlive the node, so that the node's next life can kill it."""
@@ -94,29 +108,23 @@ class ProcessRegistry:
     def add(self, pid: int, what: str) -> None:
         started = start_time(pid)
         if started is not None:
-            self._file(pid).write_text(json.dumps({"pid": pid, "started": started, "what": what}))
+            # Others read it meanwhile. Not flushed to the disk: a machine that stops ends the process, too.
+            partial = self._file(pid).with_suffix(".partial")
+            partial.write_text(json.dumps({"pid": pid, "started": started, "what": what}))
+            partial.rename(self._file(pid))
 
     def remove(self, pid: int) -> None:
         self._file(pid).unlink(missing_ok=True)
 
     def kill_leftovers(self) -> list[ProcessRecord]:
         """Kills what an earlier life of the node left running; returns what was found alive."""
-        alive = [record for record in self._records() if start_time(record.pid) == record.started]
+        alive = [record for record in records_in(self._folder) if record.is_alive()]
         for record in alive:
             logger.warning("killing process %d of an earlier life: %s", record.pid, record.what)
             kill(record.pid)
-        for file in self._folder.glob("*.json"):
+        for file in self._folder.iterdir():
             file.unlink()
         return alive
-
-    def _records(self) -> list[ProcessRecord]:
-        found = []
-        for file in self._folder.glob("*.json"):
-            # A file that a killed node left half-written names a process that died with it.
-            with contextlib.suppress(ValueError, KeyError):
-                entry = json.loads(file.read_text())
-                found.append(ProcessRecord(int(entry["pid"]), int(entry["started"]), str(entry["what"])))
-        return found
 
     def _file(self, pid: int) -> Path:
         return self._folder / f"{pid}.json"

@@ -20,7 +20,7 @@ from finetune_devcluster.node.processes import (
     run_command,
 )
 
-_STARTED_WITHIN_SECONDS = 10.0
+_STARTED_WITHIN_SECONDS = 60.0
 
 
 @dataclass
