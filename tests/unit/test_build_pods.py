@@ -240,6 +240,13 @@ def test_kueue_reads_its_marks_on_the_workload_and_its_topology_on_the_pods(stag
     assert not [key for key in template["labels"] if key.startswith("kueue")]
 
 
+def test_a_merge_takes_a_gpu_only_where_the_job_gives_it_one() -> None:
+    assert "nvidia.com/gpu" not in container_of("merge", a_view())["resources"]["limits"]
+    given = a_view(merge={"gpus": 1}, resources={"gpuResourceName": "amd.com/gpu"})
+    assert container_of("merge", given)["resources"]["limits"]["amd.com/gpu"] == "1"
+    assert {"key": "amd.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod_of("merge", given)["tolerations"]
+
+
 @pytest.mark.parametrize("stage", ["prepare", "train", "merge"])
 def test_a_job_is_left_to_its_queue_to_suspend(stage: str) -> None:
     assert built(stage, a_view())["spec"]["suspend"] is False

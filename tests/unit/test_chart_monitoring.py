@@ -34,7 +34,8 @@ def metrics() -> list[Metric]:
     """All metrics of an operator that has seen something of everything."""
     made = Metrics(lambda: 1, lambda _: 1.0)
     made.posts.labels("200").inc()
-    progress = Progress(step=1, total_steps=2)
+    speed = {"tokens_per_second": "17221", "share_of_limit": "49%", "data_wait_share": "0.1%"}
+    progress = Progress(step=1, total_steps=2, **speed)
     training = {"type": "Ready", "status": "False", "reason": "Training", "lastTransitionTime": "2026-11-22T03:00:00Z"}
     status = FineTuneJobStatus.model_validate({"conditions": [training]}).model_copy(update={"progress": progress})
     made.observe(Key("team", "a"), FineTuneJobStatus(), status)

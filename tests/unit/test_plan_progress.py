@@ -6,7 +6,7 @@ import pytest
 
 from finetune_operator.api.status import Progress, Results
 from finetune_operator.plan import progress
-from finetune_operator.plan.figures import significant
+from finetune_operator.plan.figures import finite, percent, share, significant
 from manifest_builders import WorldBuilder, a_job
 from plan_answers import decide
 
@@ -33,6 +33,9 @@ def test_a_report_is_shown_in_words() -> None:
         learning_rate="9.87654e-05",
         current_epoch="0.72",
         tokens_per_second="17221.3",
+        tflops_per_second="485.612",
+        share_of_limit="0.491013",
+        data_wait_share="0.000204",
     )
     assert shown(world) == Progress(
         step=120,
@@ -44,6 +47,9 @@ def test_a_report_is_shown_in_words() -> None:
         eval_loss="2",
         learning_rate="9.877e-05",
         tokens_per_second="17221",
+        tflops_per_second="485.6",
+        share_of_limit="49.1%",
+        data_wait_share="0.0204%",
         eta="1h20m",
         updated="2026-11-21T12:00:00Z",
     )
@@ -122,3 +128,31 @@ def test_the_time_left_is_told_in_two_units(seconds: int | None, text: str | Non
 )
 def test_figures_have_four_significant_digits(value: float | str, text: str) -> None:
     assert significant(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "number"),
+    [
+        ("0.49101", "49.1%", 0.491),
+        ("0.000204", "0.0204%", 0.000204),
+        ("0", "0%", 0.0),
+        ("1", "100%", 1.0),
+        ("nan", "nan%", None),
+        ("1e999", "inf%", None),
+        ("none known", "none known", None),
+        ("", "", None),
+    ],
+)
+def test_a_share_is_told_in_percent_and_read_back_where_it_is_a_number(
+    value: str, text: str, number: float | None
+) -> None:
+    assert percent(value) == text
+    assert share(text) == (None if number is None else pytest.approx(number))
+    assert share(None) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("17221", 17221), ("nan", None), ("-inf", None), ("fast", None), (None, None)]
+)
+def test_only_finite_numbers_are_figures(text: str | None, number: float | None) -> None:
+    assert finite(text) == number

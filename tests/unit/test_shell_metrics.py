@@ -84,6 +84,19 @@ def test_a_job_in_training_shows_its_share_and_how_long_its_trainer_has_been_sil
     assert shown(metrics, "finetune_training_progress_ratio") == [f"finetune_training_progress_ratio{{{labels}}} 0.25"]
 
 
+def test_a_job_in_training_shows_its_speed_and_nothing_for_what_its_trainer_did_not_say_in_numbers() -> None:
+    metrics = Metrics(lambda: 0)
+    said = Progress(tokens_per_second="17221", share_of_limit="49.1%", data_wait_share="0.02%")
+    metrics.observe(KEY, NEW, in_stage("Training", said))
+    odd = Progress(tokens_per_second="inf", share_of_limit="much", data_wait_share="nan%")
+    for name, progress in (("odd", odd), ("silent", Progress()), ("none", None)):
+        metrics.observe(Key("team", name), NEW, in_stage("Training", progress))
+    labels = 'name="a",namespace="team"'
+    figures = {"tokens_per_second": "17221.0", "limit_ratio": "0.491", "data_wait_ratio": "0.0002"}
+    for name, value in figures.items():
+        assert shown(metrics, f"finetune_training_{name}") == [f"finetune_training_{name}{{{labels}}} {value}"]
+
+
 def test_a_failed_attempt_is_counted_once_with_the_gpu_time_that_it_took() -> None:
     metrics = Metrics(lambda: 0)
     ended = FineTuneJobStatus(attempts=[Attempt(number=0, reason="Infrastructure", seconds=100)])

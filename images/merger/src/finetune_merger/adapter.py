@@ -13,6 +13,7 @@ from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from finetune_merger.rows import CPU
 from finetune_operator.api.outcome import ExitCode, StageFailure
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -72,11 +73,14 @@ class _Parts:
     embedding: bool = False
 
 
-def read_adapter(folder: Path) -> Adapter:
-    """Read the adapter. Raises StageFailure (MODEL_UNUSABLE) where it is missing or holds anything that cannot be folded in."""
+def read_adapter(folder: Path, device: torch.device = CPU) -> Adapter:
+    """Read the adapter, its tensors to the device.
+
+    Raises StageFailure (MODEL_UNUSABLE) where it is missing or holds anything that cannot be folded in.
+    """
     config = _read_config(folder)
     try:
-        tensors = load_file(folder / WEIGHTS_FILE)
+        tensors = load_file(folder / WEIGHTS_FILE, device=str(device))
     except (OSError, SafetensorError) as error:
         raise _unusable(folder / WEIGHTS_FILE, f"not a readable safetensors file ({error})") from error
     parts, replacements, unknown = _sort(tensors)

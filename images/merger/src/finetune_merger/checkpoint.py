@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from finetune_merger.rows import CPU, Rows
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.weights import SHARD
 
@@ -36,6 +37,8 @@ class TensorInfo:
     file: str
     dtype: str
     shape: tuple[int, ...]
+    start: int = 0
+    """Its first byte in the file."""
 
     @property
     def size(self) -> int:
@@ -49,9 +52,11 @@ class Checkpoint:
 
     folder: Path
     tensors: dict[str, TensorInfo]
+    device: torch.device = CPU
+    """Where tensors are put that are read."""
 
     @classmethod
-    def open(cls, folder: Path) -> Checkpoint:
+    def open(cls, folder: Path, device: torch.device = CPU) -> Checkpoint:
         """Read the headers. Raises StageFailure (MODEL_UNUSABLE) where the folder is no safetensors model."""
         tensors: dict[str, TensorInfo] = {}
         for file in _files(folder):
@@ -62,22 +67,20 @@ class Checkpoint:
                     ExitCode.MODEL_UNUSABLE,
                     f"{folder / file}: not a readable safetensors file ({error}); fetch the model again.",
                 ) from error
-        return cls(folder, tensors)
+        return cls(folder, tensors, device)
 
     @contextmanager
-    def view(self, name: str) -> Iterator[Any]:
-        """A lazy view of one tensor: ``view[a:b]`` reads rows a to b.
-
-        The file is opened for each tensor anew: closing it gives the pages of the mapping back.
-        """
-        with safe_open(self.folder / self.tensors[name].file, framework="pt") as file:
-            yield file.get_slice(name)
+    def view(self, name: str) -> Iterator[Rows]:
+        """A lazy view of one tensor in one of FLOATS: ``view[a:b]`` reads rows a to b."""
+        info = self.tensors[name]
+        with (self.folder / info.file).open("rb") as file:
+            yield Rows(file.fileno(), info.start, FLOATS[info.dtype], info.shape, self.device)
 
     def load(self, name: str) -> torch.Tensor:
         """One whole tensor."""
         with safe_open(self.folder / self.tensors[name].file, framework="pt") as file:
             tensor: torch.Tensor = file.get_tensor(name)
-        return tensor
+        return tensor.to(self.device)
 
     def config(self) -> dict[str, Any]:
         """config.json. Raises StageFailure (MODEL_UNUSABLE) where it is missing or no JSON object."""
@@ -120,5 +123,17 @@ def _named(index: Path) -> list[str]:
 
 def _header(folder: Path, file: str) -> dict[str, TensorInfo]:
     with safe_open(folder / file, framework="pt") as opened:
+        starts = _starts(folder / file)
         views = {name: opened.get_slice(name) for name in opened.offset_keys()}
-        return {name: TensorInfo(file, view.get_dtype(), tuple(view.get_shape())) for name, view in views.items()}
+        return {
+            name: TensorInfo(file, view.get_dtype(), tuple(view.get_shape()), starts[name])
+            for name, view in views.items()
+        }
+
+
+def _starts(path: Path) -> dict[str, int]:
+    """First byte of each tensor of a file that the library has checked: it does not tell them."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"}

@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from finetune_merger.checkpoint import Checkpoint
 from finetune_merger.streamed import open_streamed
+from finetune_merger.weights import Weights
 from finetune_operator.api.outcome import ExitCode, Figure, StageFailure
 
 log = logging.getLogger(__name__)
 
+_TOKENS = 16
 RELATIVE_LIMIT: Mapping[str, float] = {"F32": 1e-3, "F16": 0.1, "BF16": 0.5}
 """Largest difference of a logit by default, as a share of the standard deviation of the reference's logits, for the
 coarsest format of a changed tensor. Where they come from: docs/decisions/0005-merge-parity.md."""
@@ -42,17 +43,31 @@ class Parity:
         }
 
 
-def measure(base: Checkpoint, adapter: Path, merged: Checkpoint, rows: Sequence[torch.Tensor]) -> Parity:
+def measure(base: Weights, adapter: Path, merged: Weights, rows: Sequence[torch.Tensor]) -> Parity:
     """Compare base + adapter with the merged model on rows of token ids, in fp32."""
-    expected = _logits(base, adapter, rows)
-    found = _logits(merged, None, rows)
+    return compare(logits(base, adapter, rows), logits(merged, None, rows))
+
+
+def compare(expected: torch.Tensor, found: torch.Tensor) -> Parity:
+    """Compare the logits (tokens, vocabulary) of the reference with others."""
+    # A few tokens at a time: with a large vocabulary each step over all of them would take hundreds of megabytes.
+    parts = [_compare(*part) for part in zip(torch.split(expected, _TOKENS), torch.split(found, _TOKENS), strict=True)]
+    most, differences, divergences = torch.stack(parts).unbind(1)
+    return Parity(
+        max_difference=most.max().item(),
+        mean_difference=differences.sum().item() / expected.numel(),
+        # Rounding takes a divergence of nothing a hair below zero.
+        divergence=(divergences.sum() / len(expected)).clamp(min=0).item(),
+        scale=expected.std().item(),
+    )
+
+
+def _compare(expected: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """Largest difference of a logit, the sum of all differences, and the sum of the tokens' divergences."""
     difference = (found - expected).abs()
     reference, compared = expected.log_softmax(-1), found.log_softmax(-1)
-    divergence = (reference.exp() * (reference - compared)).sum(-1).mean()
-    # Rounding takes a divergence of nothing a hair below zero.
-    return Parity(
-        difference.max().item(), difference.mean().item(), divergence.clamp(min=0).item(), expected.std().item()
-    )
+    divergence = (reference.exp() * (reference - compared)).sum()
+    return torch.stack([difference.max(), difference.sum(), divergence]).double()
 
 
 def check(parity: Parity, formats: set[str], limit: str | None) -> None:
@@ -80,16 +95,17 @@ def default_limit(scale: float, formats: set[str]) -> float:
     return scale * max((RELATIVE_LIMIT[name] for name in formats), default=RELATIVE_LIMIT["F32"])
 
 
-def _logits(checkpoint: Checkpoint, adapter: Path | None, rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Logits (tokens of all rows, vocabulary) after each token."""
-    model = open_streamed(checkpoint, adapter)
+def logits(weights: Weights, adapter: Path | None, rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Logits (tokens of all rows, vocabulary) after each token, in fp32, of a model with an adapter or without."""
+    model = open_streamed(weights, adapter)
     lengths = torch.tensor([len(row) for row in rows])
     # Padding stands on the right, so that no real token sees it.
     ids = pad_sequence(list(rows), batch_first=True)
     mask = torch.arange(ids.shape[1])[None, :] < lengths[:, None]
+    ids, mask = ids.to(weights.device), mask.to(weights.device)
     with torch.inference_mode():
-        logits = model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
-    real: torch.Tensor = logits[mask].float()
+        found = model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
+    real: torch.Tensor = found[mask].float()
     return real
 
 

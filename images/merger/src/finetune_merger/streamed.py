@@ -1,4 +1,4 @@
-"""A model that is run without being loaded: each block's weights are read when it computes and dropped after.
+"""A model that is run without being loaded: weights are read when they are computed with and dropped after.
 
 Everything is computed in fp32 from the weights as they are stored, with a few hundred megabytes of memory for a model of
 any size. Logits of the base model with its adapter (through PEFT's own code, not the merge's) and of the merged model
@@ -19,12 +19,13 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from finetune_merger.adapter import base_name
-from finetune_merger.checkpoint import Checkpoint
+from finetune_merger.checkpoint import FLOATS
+from finetune_merger.streamed_layers import stream_embedding, stream_linear
+from finetune_merger.weights import Weights
 from finetune_operator.api.outcome import ExitCode, StageFailure
 
-# Stands for every weight that is not loaded: expanded to the weight's shape it takes no memory, and unlike a tensor on
-# the meta device it does not make PEFT move the adapter there.
-_ABSENT = torch.zeros(1)
+_Absent = tuple[nn.Module, str, str]
+"""Module, name of its parameter, and name of the tensor that holds it."""
 
 
 def skeleton(folder: Path) -> PreTrainedModel:
@@ -47,49 +48,58 @@ def tied_names(model: PreTrainedModel) -> dict[str, str]:
     return dict(model.all_tied_weights_keys) if model.config.tie_word_embeddings else {}
 
 
-def open_streamed(checkpoint: Checkpoint, adapter: Path | None = None) -> nn.Module:
-    """The model of a checkpoint, with an adapter or without, ready to compute."""
-    model: Any = skeleton(checkpoint.folder)
+def open_streamed(weights: Weights, adapter: Path | None = None) -> nn.Module:
+    """The model of these weights, with an adapter or without, ready to compute."""
+    model: Any = skeleton(weights.folder)
     ties = tied_names(model)
-    _empty(model)
+    # Stands for every weight that is not loaded: expanded to the weight's shape it takes no memory, and unlike a tensor
+    # on the meta device it does not make PEFT move the adapter there.
+    absent = torch.zeros(1, device=weights.device)
+    _empty(model, absent)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter), low_cpu_mem_usage=True).eval()
     names = {module: name for name, module in model.named_modules()}
-    for unit, modules in _units(model):
-        absent = [
-            (module, parameter, _stored_name(f"{names[module]}.{parameter}", checkpoint, ties))
+    for unit, modules in list(_units(model)):
+        found = [
+            (module, parameter, _stored_name(f"{names[module]}.{parameter}", weights, ties))
             for module in modules
             for parameter, value in module._parameters.items()
-            if value is not None and value.data_ptr() == _ABSENT.data_ptr()
+            if value is not None and value.data_ptr() == absent.data_ptr()
         ]
-        if absent:
-            _stream(unit, absent, checkpoint)
+        rest = [entry for entry in found if not _stream_rows(*entry, weights)]
+        if rest:
+            _stream(unit, rest, weights, absent)
+    # A weight that is used before it was read must not pass for zeros.
+    absent.fill_(torch.nan)
     return model  # type: ignore[no-any-return]
 
 
-def _stored_name(name: str, checkpoint: Checkpoint, ties: Mapping[str, str]) -> str:
+def _stored_name(name: str, weights: Weights, ties: Mapping[str, str]) -> str:
     name = base_name(name)
-    stored = name if name in checkpoint.tensors else ties.get(name, name)
-    if stored not in checkpoint.tensors:
+    stored = name if name in weights.tensors else ties.get(name, name)
+    if stored not in weights.tensors:
         raise StageFailure(
             ExitCode.MODEL_UNUSABLE,
-            f"{checkpoint.folder}: the architecture needs {name}, which no file holds; use a complete model whose tensors "
+            f"{weights.folder}: the architecture needs {name}, which no file holds; use a complete model whose tensors "
             "are named as its modules are, or set merge.enabled to false.",
         )
     return stored
 
 
-def _empty(model: nn.Module) -> None:
+def _empty(model: nn.Module, absent: torch.Tensor) -> None:
     for module in model.modules():
+        module._buffers |= {
+            name: value.to(absent.device) for name, value in module._buffers.items() if value is not None
+        }
         for name, parameter in list(module._parameters.items()):
             if parameter is not None:
-                module._parameters[name] = _parameter(_ABSENT.expand(parameter.shape))
+                module._parameters[name] = _parameter(absent.expand(parameter.shape))
 
 
 def _units(module: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Module]]]:
     """Parts whose weights are read together: each layer of a list, each layer with an adapter, and any other module alone."""
     for child in module.children():
-        # Within a layer weights may be used before their module is called: DoRA takes the norms of the base weight.
+        # Within a layer weights may be used before their module is called, as models do with convolutions.
         if isinstance(module, nn.ModuleList) or isinstance(child, BaseTunerLayer):
             yield child, list(child.modules())
         else:
@@ -97,16 +107,34 @@ def _units(module: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Module]]]:
     yield module, [module]
 
 
-def _stream(unit: nn.Module, absent: list[tuple[nn.Module, str, str]], checkpoint: Checkpoint) -> None:
-    """Have the unit read its absent weights, as (module, parameter, stored name), before it computes; drop them after."""
+def _stream_rows(module: nn.Module, parameter: str, stored: str, weights: Weights) -> bool:
+    """Have a large weight read by blocks of its rows; False where the module is none of those that can."""
+    if parameter != "weight" or weights.tensors[stored].dtype not in FLOATS:
+        return False
+    if type(module) is nn.Linear:
+        stream_linear(module, weights, stored)
+        return True
+    if isinstance(module, nn.Embedding) and _takes_token_ids(type(module)):
+        stream_embedding(module, weights, stored)
+        return True
+    return False
+
+
+def _takes_token_ids(kind: type) -> bool:
+    # Other embeddings may be called with anything: positions, masks.
+    return kind is nn.Embedding or kind.__name__.endswith("ScaledWordEmbedding")
+
+
+def _stream(unit: nn.Module, entries: list[_Absent], weights: Weights, absent: torch.Tensor) -> None:
+    """Have the unit read its weights before it computes, and drop them after."""
 
     def read(*_: Any) -> None:
-        for module, parameter, stored in absent:
-            module._parameters[parameter] = _parameter(checkpoint.load(stored).float())
+        for module, parameter, stored in entries:
+            module._parameters[parameter] = _parameter(weights.load(stored).float())
 
     def drop(*_: Any) -> None:
-        for module, parameter, stored in absent:
-            module._parameters[parameter] = _parameter(_ABSENT.expand(checkpoint.tensors[stored].shape))
+        for module, parameter, stored in entries:
+            module._parameters[parameter] = _parameter(absent.expand(weights.tensors[stored].shape))
 
     unit.register_forward_pre_hook(read)
     unit.register_forward_hook(drop)

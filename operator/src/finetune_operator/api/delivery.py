@@ -21,6 +21,17 @@ class MergeDtype(enum.StrEnum):
     FP32 = "FP32"
 
 
+class QuantizedBase(enum.StrEnum):
+    """What an adapter that was trained on quantised weights is folded into."""
+
+    AUTO = "Auto"
+    """Whichever answers more like the model that was trained: the smaller Kullback-Leibler divergence on rows of the dataset."""
+    ORIGINAL = "Original"
+    """The base model's own weights."""
+    DEQUANTIZED = "Dequantized"
+    """The quantised weights, made dense again: those that the adapter was trained on."""
+
+
 class Push(ApiModel):
     """Upload the merged model."""
 
@@ -37,6 +48,10 @@ class Merge(ApiModel):
     """Merge after training."""
     dtype: MergeDtype = MergeDtype.AUTO
     """Number format of the merged weights."""
+    gpus: int = Field(default=0, ge=0, le=1)
+    """GPUs for the merge pod: with one, it computes there; the weights still stream through the pod's memory."""
+    quantized_base: QuantizedBase = QuantizedBase.AUTO
+    """Weights that an adapter of method QLoRA is folded into."""
     max_shard_size: str = Field(default="5GB", max_length=16, pattern=r"^[1-9][0-9]*(MB|GB)$")
     """Largest file of the merged model."""
     max_parity_difference: Decimal | None = None

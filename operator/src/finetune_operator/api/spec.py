@@ -6,7 +6,7 @@ from pydantic import Field
 
 from finetune_operator.api.base import ApiModel, Rule
 from finetune_operator.api.dataset import Dataset
-from finetune_operator.api.delivery import Merge, Serving, ServingMode
+from finetune_operator.api.delivery import Merge, QuantizedBase, Serving, ServingMode
 from finetune_operator.api.method import DeepSpeed, LoRA, Method, Quantization
 from finetune_operator.api.model import Adapter, Model
 from finetune_operator.api.resources import AccessMode, Resources, Storage
@@ -50,6 +50,12 @@ _SPEC_RULES = (
         message="quantization is only for method QLoRA; remove it or change method",
         holds=lambda spec: spec.method is Method.QLORA or spec.quantization is None,
         field=".quantization",
+    ),
+    Rule(
+        cel="self.method == 'QLoRA' || self.merge.quantizedBase == 'Auto'",
+        message="quantizedBase is only for method QLoRA; remove it or change method",
+        holds=lambda spec: spec.method is Method.QLORA or spec.merge.quantized_base is QuantizedBase.AUTO,
+        field=".merge.quantizedBase",
     ),
     Rule(
         cel="!(self.method == 'QLoRA' && has(self.quantization) && self.quantization.bits == 8 && has(self.deepspeed)"

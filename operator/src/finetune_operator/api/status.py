@@ -66,6 +66,12 @@ class Progress(StatusModel):
     """Learning rate of the last logged step."""
     tokens_per_second: ShortText | None = None
     """Real (non-padding) tokens a second."""
+    tflops_per_second: ShortText | None = None
+    """Operations in learning a second and GPU, in units of 10^12; absent for models that they are not counted for."""
+    share_of_limit: ShortText | None = None
+    """The same as a share of the GPU's dense 16-bit limit by its datasheet, such as 49.1%; absent for unlisted GPUs and the CPU."""
+    data_wait_share: ShortText | None = None
+    """Share of the time that training waited for rows, such as 0.02%; under 1% is expected."""
     eta: ShortText | None = None
     """Time left, such as 1h20m."""
     updated: Timestamp | None = None
@@ -115,6 +121,12 @@ class Results(StatusModel):
     """Optimizer steps done."""
     merge_max_difference: ShortText | None = None
     """Largest difference of a logit between base + adapter and the merged model."""
+    merge_quantized_base: ShortText | None = None
+    """Weights that an adapter of method QLoRA was folded into: Original or Dequantized."""
+    merge_kl_original: ShortText | None = None
+    """Kullback-Leibler divergence, in nats, of the model merged into the original weights from the model as trained."""
+    merge_kl_dequantized: ShortText | None = None
+    """The same, of the model merged into the dequantised weights."""
 
 
 class ServingStatus(StatusModel):

@@ -216,6 +216,11 @@ class Training(ApiModel):
     early_stopping_patience: int | None = Field(default=None, ge=1, le=1000)
     """Stop after so many evaluations without a lower loss; needs evaluation."""
 
+    @property
+    def sequences_per_step(self) -> int:
+        """Sequences that each device takes for one optimizer step."""
+        return self.per_device_batch_size * self.gradient_accumulation_steps
+
 
 def _option(training: Training, name: str) -> str | int | None:
     value: str | int | None = getattr(training.scheduler_options, name, None)

@@ -24,7 +24,9 @@ def _pod(job: JobView, settings: Settings) -> pod.StagePod:
         stage=STAGE,
         image=settings.images.merger,
         command=["finetune-merger", "merge", "--run", layout.RUN_FILE],
-        resources=requests(settings.stages.merge),
+        resources=requests(
+            settings.stages.merge, gpu_resource=job.spec.resources.gpu_resource_name, gpus=job.spec.merge.gpus
+        ),
         mounts=[
             job_mount(job),
             *inputs.mounts(job, [job.spec.model.source]),

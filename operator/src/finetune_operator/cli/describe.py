@@ -43,6 +43,9 @@ def progress(job: ShownJob) -> str:
         "loss {}": reported.loss,
         "evaluation loss {}": reported.eval_loss,
         "{} tokens/s": reported.tokens_per_second,
+        "{} TFLOP/s a GPU": reported.tflops_per_second,
+        "{} of its limit": reported.share_of_limit,
+        "{} of the time waiting for rows": reported.data_wait_share,
         "{} left": reported.eta,
     }
     return ", ".join(form.format(value) for form, value in parts.items() if value)
@@ -65,6 +68,9 @@ def _results(job: ShownJob) -> str:
         "training loss {}": results.train_loss,
         "evaluation loss {}": results.eval_loss,
         "merged weights differ by at most {} in a logit": results.merge_max_difference,
+        "merged into the {} weights": results.merge_quantized_base and results.merge_quantized_base.lower(),
+        "divergence from the model as trained {} if merged into the original weights": results.merge_kl_original,
+        "{} into the dequantized ones": results.merge_kl_dequantized,
     }
     return ", ".join(form.format(value) for form, value in parts.items() if value is not None)
 

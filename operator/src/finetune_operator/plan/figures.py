@@ -5,6 +5,8 @@ The images name a figure as the status field that shows it: rows, trainLoss, mer
 
 from __future__ import annotations
 
+import math
+
 from pydantic import ValidationError
 
 from finetune_operator.api.outcome import SKIPPED_CHECKPOINTS, Figure, TerminationMessage
@@ -45,6 +47,29 @@ def significant(value: Figure) -> str:
     except ValueError:
         return str(value)
     return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+
+
+def percent(value: str) -> str:
+    """A share as people read it: 0.4912 is 49.1%. What is no number stays as it is."""
+    try:
+        return f"{100 * float(value):.3g}%"
+    except ValueError:
+        return value
+
+
+def share(text: str | None) -> float | None:
+    """The number behind ``percent``: 49.1% is 0.491. None for what is no finite number."""
+    number = finite(text.removesuffix("%") if text else None)
+    return None if number is None else number / 100
+
+
+def finite(text: str | None) -> float | None:
+    """The number that a text is; None for what is no finite number."""
+    try:
+        number = float(text) if text else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _decimal(value: Figure) -> Figure:

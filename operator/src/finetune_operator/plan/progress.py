@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from finetune_operator.api import progress as names
 from finetune_operator.api.status import Progress, Results
 from finetune_operator.plan import instants
-from finetune_operator.plan.figures import significant
+from finetune_operator.plan.figures import percent, significant
 from finetune_operator.plan.types import Report
 from finetune_operator.plan.world import World
 
@@ -86,6 +86,9 @@ def _from_report(report: Report, old: Progress | None) -> Progress:
         eval_loss=_metric(report, names.EVAL_LOSS),
         learning_rate=_metric(report, names.LEARNING_RATE),
         tokens_per_second=_metric(report, names.TOKENS_PER_SECOND),
+        tflops_per_second=_metric(report, names.TFLOPS_PER_SECOND),
+        share_of_limit=_share(report, names.SHARE_OF_LIMIT),
+        data_wait_share=_share(report, names.DATA_WAIT_SHARE),
         eta=eta(report.remaining_seconds),
         updated=instants.to_text(report.received),
     )
@@ -95,3 +98,8 @@ def _metric(report: Report, *known_as: str) -> str | None:
     """The first of the names that was reported."""
     found = next((report.metrics[name] for name in known_as if name in report.metrics), None)
     return None if found is None else significant(found)[:253]
+
+
+def _share(report: Report, name: str) -> str | None:
+    found = report.metrics.get(name)
+    return None if found is None else percent(found)[:253]

@@ -10,8 +10,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from finetune_operator.api import conditions
-from finetune_operator.api.status import FineTuneJobStatus
+from finetune_operator.api.status import FineTuneJobStatus, Progress
 from finetune_operator.plan.conditions import find
+from finetune_operator.plan.figures import finite, share
 from finetune_operator.shell.queue import Key
 
 Silence = Callable[[Key], float | None]
@@ -21,6 +22,31 @@ _AT_REST = frozenset(
     {conditions.SERVING, conditions.COMPLETED, conditions.FAILED, conditions.SUSPENDED_BY_USER},
 )
 """Stages that a job may stay in for ever. Jobs that rest get no series of their own, as there may be thousands."""
+
+
+def _done(progress: Progress) -> float:
+    return progress.step / progress.total_steps if progress.total_steps else 0.0
+
+
+_FIGURES: tuple[tuple[str, str, Callable[[Progress], float | None]], ...] = (
+    ("finetune_training_progress_ratio", "Share of the steps that a job in training has done.", _done),
+    (
+        "finetune_training_tokens_per_second",
+        "Real (non-padding) tokens a second of a job in training.",
+        lambda progress: finite(progress.tokens_per_second),
+    ),
+    (
+        "finetune_training_limit_ratio",
+        "Share of the GPUs' dense 16-bit limit that a job in training reaches; absent where that is not known.",
+        lambda progress: share(progress.share_of_limit),
+    ),
+    (
+        "finetune_training_data_wait_ratio",
+        "Share of the time that a job in training waits for rows.",
+        lambda progress: share(progress.data_wait_share),
+    ),
+)
+"""Name, meaning and figure of what each job in training shows of its progress."""
 
 
 def never_heard(_: Key) -> float | None:
@@ -33,7 +59,7 @@ class _Seen:
     stage: str
     since: float
     """On the clock's scale; counts from the operator's start where the job was in the stage before."""
-    ratio: float
+    progress: Progress
 
 
 class JobFigures(Collector):
@@ -50,9 +76,7 @@ class JobFigures(Collector):
         ready, known = find(status.conditions, conditions.READY), self._seen.get(key)
         stage = ready.reason if ready else conditions.PENDING
         since = known.since if known and known.stage == stage else self._clock()
-        progress = status.progress
-        ratio = progress.step / progress.total_steps if progress and progress.total_steps else 0.0
-        self._seen[key] = _Seen(stage=stage, since=since, ratio=ratio)
+        self._seen[key] = _Seen(stage=stage, since=since, progress=status.progress or Progress())
 
     def forget(self, key: Key) -> None:
         """The job is gone."""
@@ -63,7 +87,7 @@ class JobFigures(Collector):
         yield GaugeMetricFamily("finetune_queue_depth", "Jobs that wait for a worker.", value=self._queue_depth())
         yield self._jobs()
         yield self._stage_seconds()
-        yield self._ratios()
+        yield from self._progress()
         yield self._silences()
 
     def _jobs(self) -> Metric:
@@ -86,15 +110,14 @@ class JobFigures(Collector):
                 family.add_metric([key.namespace, key.name, seen.stage], self._clock() - seen.since)
         return family
 
-    def _ratios(self) -> Metric:
-        family = GaugeMetricFamily(
-            "finetune_training_progress_ratio",
-            "Share of the steps that a job in training has done.",
-            labels=["namespace", "name"],
-        )
-        for key, seen in self._training():
-            family.add_metric([key.namespace, key.name], seen.ratio)
-        return family
+    def _progress(self) -> Iterator[Metric]:
+        for name, words, figure in _FIGURES:
+            family = GaugeMetricFamily(name, words, labels=["namespace", "name"])
+            for key, seen in self._training():
+                value = figure(seen.progress)
+                if value is not None:
+                    family.add_metric([key.namespace, key.name], value)
+            yield family
 
     def _silences(self) -> Metric:
         family = GaugeMetricFamily(

@@ -53,7 +53,7 @@ _BY_REASON: Mapping[str, tuple[str, ...]] = {
         "use_kv_cache", "vllm_maxlen", "vllm_gpu_util", "vllm_enforce_eager", "vllm_max_lora_rank", "vllm_config",
         "sglang_maxlen", "sglang_mem_fraction", "sglang_tp_size", "sglang_config", "sglang_lora_backend",
     ),
-    "the merge streams the weights through the CPU and needs no GPU": ("export_device",),
+    "the merge streams the weights through the CPU, or through a GPU with merge.gpus 1": ("export_device",),
     "models and rows are text only": (
         "media_dir", "image_max_pixels", "image_min_pixels", "image_do_pan_and_scan", "crop_to_patches",
         "video_max_pixels", "video_min_pixels", "video_fps", "video_maxlen", "use_audio_in_video", "audio_sampling_rate",
