@@ -55,6 +55,7 @@ unit: setup ## Unit tests, in seconds
 .PHONY: parts
 parts: setup ## Single parts with real servers and processes, on every core
 	$(BIN)/pytest --numprocesses auto tests/parts
+	TRITON_INTERPRET=1 $(BIN)/pytest --numprocesses auto tests/interpreted
 
 .PHONY: integration
 integration: binaries ## Tests against a real control plane and the real training code
@@ -139,6 +140,10 @@ manifests: crds binaries ## Generate the chart's schema and deploy/ (for kubectl
 	    --namespace finetune-operator --skip-tests --set crds.install=false; \
 	} > deploy/operator.yaml.tmp
 	mv deploy/operator.yaml.tmp deploy/operator.yaml
+
+.PHONY: performance
+performance: setup ## Write docs/performance.md's tables and pictures from bench/results
+	$(BIN)/python bench/report.py
 
 .PHONY: lock
 lock: setup ## Lock the newest versions of all dependencies that the floors allow

@@ -123,6 +123,9 @@ POINTS = [
     Point("qwen2-7b", "LoRA", 8192, 1, True, kernels="fused"),
     Point("qwen2-7b", "QLoRA", 8192, 1, False, kernels="fused"),
     Point("qwen2-1.5b", "Full", 2048, 1, False, kernels="fused"),
+    Point("qwen2-7b", "LoRA", 8192, 1, False, precision="FP8Base", kernels="fused"),
+    Point("qwen2-7b", "Full", 4096, 1, False, kernels="fused"),
+    Point("qwen2-1.5b", "LoRA", 8192, 1, False, kernels="fused"),
 ]
 
 

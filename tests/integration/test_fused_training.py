@@ -18,19 +18,26 @@ def test_the_losses_are_the_same_with_and_without_the_kernels(tmp_path: Path) ->
     assert _evaluations(fused) == pytest.approx(_evaluations(plain), abs=1e-4)
 
 
+def test_a_base_in_float8_learns_the_same_within_a_hundredth(tmp_path: Path) -> None:
+    model = identity_model(tmp_path / "model")
+    exact, rounded = (_trained(tmp_path, model, "Enabled", precision=precision) for precision in ("BF16", "FP8Base"))
+    assert losses(rounded) == pytest.approx(losses(exact), rel=0.01)
+    assert losses(rounded) != losses(exact)
+
+
 def _evaluations(run: RunConfig) -> list[float]:
     return [line["eval_loss"] for line in trainer_log(run) if "eval_loss" in line]
 
 
-def _trained(folder: Path, model: Path, switch: str) -> RunConfig:
+def _trained(folder: Path, model: Path, switch: str, precision: str = "BF16") -> RunConfig:
     run = make_run(
-        folder / switch,
+        folder / f"{switch}-{precision}",
         model,
         IDENTITY,
         dataset={"format": "Alpaca", "placeholders": {"name": "Pebble", "author": "the River workshop"}},
         method="LoRA",
         tokenization={"cutoffLen": 128, "packing": "None"},
-        training={**TRAINING, "fusedKernels": switch},
+        training={**TRAINING, "fusedKernels": switch, "precision": precision},
         logging={"steps": 1},
         evaluation={"fraction": "0.1", "steps": 3},
     )

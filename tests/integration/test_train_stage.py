@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from finetune_operator.api.result import read_results
 from finetune_operator.api.run import Hub, RunConfig
 from loopback_hub import serving
 from progress_endpoint import listening, metrics
+from support_server import free_port
 from trainer_process import StageProcess, losses, run_stages, trainer_log
 from trainer_runs import IDENTITY, chat, identity_model, make_run, write_lines, write_run
 
@@ -133,7 +133,7 @@ def test_a_pod_that_is_told_to_stop_saves_and_goes_on_as_if_nothing_had_happened
     run = identity_run(tmp_path / "job", model, **METHODS[method])
     run_stages(run, "prepare")
     process = StageProcess(run, "train")
-    process.wait_for("step 10/24")
+    process.wait_for("step 9/24")
     process.process.send_signal(signal.SIGTERM)
     ended = process.end()
     assert ended.code == ExitCode.PREEMPTED, ended.output
@@ -153,25 +153,29 @@ def test_a_pod_that_is_told_to_stop_saves_and_goes_on_as_if_nothing_had_happened
 def test_a_killed_pod_goes_on_from_the_newest_checkpoint_that_is_whole(
     tmp_path: Path, model: Path, undisturbed: dict[str, RunConfig]
 ) -> None:
-    run = identity_run(tmp_path / "job", model)
+    run = identity_run(tmp_path / "job", model, checkpoints={"steps": 4, "limit": 2})
     run_stages(run, "prepare")
     process = StageProcess(run, "train")
-    process.wait_for("step 18/24")
+    # Two checkpoints are there, and as many steps are left as can be, so that the signal comes before the last one.
+    process.wait_for("step 9/24")
     process.process.kill()
     assert process.end().code == -signal.SIGKILL
-    newest = run.paths.checkpoints / "checkpoint-16" / "optimizer.pt"
-    newest.write_bytes(newest.read_bytes()[:-1])
+    newest = checkpoints(run)[-1]
+    optimizer = run.paths.checkpoints / f"checkpoint-{newest}" / "optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:-1])
 
     ended = run_stages(run, "train")
     assert ended.code == 0, ended.output
-    assert "checkpoint-16 is not resumed from: optimizer.pt is not what was written" in ended.output
-    assert "resuming from step 8" in ended.output
+    assert f"checkpoint-{newest} is not resumed from: optimizer.pt is not what was written" in ended.output
+    assert f"resuming from step {newest - 4}" in ended.output
     assert equal(trained(run), trained(undisturbed["Full"]))
     assert losses(run) == losses(undisturbed["Full"])
-    assert sorted(path.name for path in run.paths.checkpoints.glob("checkpoint-*")) == [
-        "checkpoint-16",
-        "checkpoint-24",
-    ]
+    assert checkpoints(run) == [20, 24]
+
+
+def checkpoints(run: RunConfig) -> list[int]:
+    """Their steps, the newest last."""
+    return sorted(int(path.name.removeprefix("checkpoint-")) for path in run.paths.checkpoints.glob("checkpoint-*"))
 
 
 def test_a_finished_training_is_not_run_again(undisturbed: dict[str, RunConfig]) -> None:
@@ -195,7 +199,7 @@ def test_a_loss_that_is_not_finite_ends_training_within_the_step_and_keeps_the_l
     step = int(ended.message.figures["step"])
     assert ended.message.message.startswith(f"step {step}: loss ")
     assert max(losses(run)) == step - 1, "the step was made"
-    kept = max(int(path.name.removeprefix("checkpoint-")) for path in run.paths.checkpoints.glob("checkpoint-*"))
+    kept = checkpoints(run)[-1]
     assert f"The checkpoint of step {kept} is kept" in ended.message.message
     saved = load_file(run.paths.checkpoints / f"checkpoint-{kept}" / "model.safetensors")
     assert all(bool(tensor.isfinite().all()) for tensor in saved.values())
@@ -245,6 +249,12 @@ def test_the_operator_is_told_from_the_first_step_to_the_last(tmp_path: Path, mo
     assert (metrics(last)["current_step"], last["progressPercentage"]) == ("24", 100)
     assert float(metrics(last)["loss"]) == pytest.approx(losses(run)[24], rel=1e-4)
     assert float(metrics(last)["tokens_per_second"]) > 0
+    assert float(metrics(last)["tflops_per_second"]) > 0
+    assert 0 <= float(metrics(last)["data_wait_share"]) <= 1
+    assert "share_of_limit" not in metrics(last), "a CPU has no datasheet here"
+    told = [line for line in trainer_log(run) if "loss" in line]
+    assert all({"tokens_per_second", "tflops_per_second", "data_wait_share"} <= line.keys() for line in told)
+    assert all(0 <= line["data_wait_share"] <= 1 for line in told)
     assert set(operator.tokens) == {"Bearer let me in"}
 
 
@@ -292,7 +302,12 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, model: Path, method: 
     halves = {**SHORT, "maxSteps": 4, "gradientAccumulationSteps": 1}
     two = identity_run(tmp_path / "two", model, "two", method=method, training=halves, **sharding)
     run_stages(two, "prepare")
-    rendezvous = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    rendezvous = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
     processes = [
         StageProcess(
             two.model_copy(update={"name": f"two-{rank}"}), "train", RANK=str(rank), LOCAL_RANK=str(rank), **rendezvous
@@ -306,9 +321,3 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, model: Path, method: 
     delivered = [{name: tensor.shape for name, tensor in trained(run).items()} for run in (one, two)]
     # DeepSpeed may store a head that is tied to the embedding once more.
     assert delivered[0].items() <= delivered[1].items(), "shards were delivered"
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])

@@ -29,6 +29,7 @@ from finetune_trainer.estimate.step import Batch, play_step
 from finetune_trainer.estimate.telling import refusal
 from finetune_trainer.estimate.workload import Workload
 from finetune_trainer.train.device import Device
+from finetune_trainer.train.fused import Room, tokens_that_fit
 from finetune_trainer.train.recompute import recomputes_activations
 
 CONFIG = Qwen2Config(
@@ -85,6 +86,56 @@ def test_optimizers_take_what_their_state_does(predictor: Predictor) -> None:
     state = [parts[name].get(Part.OPTIMIZER, 0) for name in ("Adafactor", "AdamW8bit", "AdamW")]
     assert state == sorted(set(state))
     assert Part.OPTIMIZER not in parts["PagedAdamW8bit"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "fields", "weights", "state", "sums"),
+    [
+        (torch.bfloat16, {}, 2, 10, 0),
+        (torch.bfloat16, {"training": {"perDeviceBatchSize": 2}}, 2, 10, 4),
+        (torch.bfloat16, {"training": {"precision": "FP16"}}, 4, 8, 0),
+        (torch.bfloat16, {"resources": {"gpusPerNode": 2}}, 4, 8, 0),
+        (torch.float32, {}, 4, 8, 0),
+    ],
+    ids=["one pass", "several passes", "FP16", "two GPUs", "float32 files"],
+)
+def test_full_tuning_with_fused_kernels_keeps_bf16_weights_where_the_trainer_does(
+    stored: torch.dtype, fields: dict[str, Any], weights: int, state: int, sums: int
+) -> None:
+    training = {"gradientAccumulationSteps": 1, **fields.get("training", {})}
+    spec = tiny_models.job(Path("/job"), method="Full", **{**fields, "training": training}).spec
+    parts = Predictor(CONFIG, stored).predict(spec, Workload(64), recomputes=False, tokens=64).parts
+    count = sum(each.numel() for each in build(CONFIG, stored, spec, recomputes=False).parameters())
+    assert parts[Part.WEIGHTS] == pytest.approx(weights * count, rel=0.01)
+    assert parts[Part.OPTIMIZER] == pytest.approx(state * count, rel=0.01)
+    if sums:
+        assert sums * count <= parts[Part.GRADIENTS] < (sums + 2) * count
+    else:
+        assert parts.get(Part.GRADIENTS, 0) <= weights * count
+
+
+def test_a_step_that_fits_one_pass_is_predicted_without_sums_of_gradients(predictor: Predictor) -> None:
+    spec = tiny_models.job(Path("/job"), method="Full", training={"perDeviceBatchSize": 8}).spec
+    known, unknown = Workload(2048, step=4200), Workload(2048)
+    keeping = estimate(predictor, spec, known, None).keeping
+    assert keeping == predictor.predict(spec, known, recomputes=False, tokens=4200)
+    several = estimate(predictor, spec, unknown, None).keeping
+    assert several is not None
+    assert keeping is not None
+    assert keeping.total < several.total
+
+
+def test_a_base_in_float8_is_counted_in_both_orientations_and_beside_the_16_bits_while_it_is_made() -> None:
+    def weights(layers: int, precision: str) -> tuple[int, int]:
+        spec = tiny_models.job(Path("/job"), training={"precision": precision}).spec
+        model = build(shortened(CONFIG, layers), torch.bfloat16, spec, recomputes=False)
+        peaks = play_step(model, spec, Batch(1, 64, fused=True)).peaks
+        return peaks["start"][Part.WEIGHTS], peaks["forward"][Part.WEIGHTS]
+
+    (_, plain), (made, rounded) = weights(4, "BF16"), weights(4, "FP8Base")
+    assert rounded == pytest.approx(plain, rel=0.05)
+    of_layers = plain - weights(2, "BF16")[1]
+    assert made > plain + 1.5 * of_layers
 
 
 def test_weights_and_adapters_are_counted_as_the_modules_have_them(predictor: Predictor) -> None:
@@ -216,16 +267,16 @@ def prepared(folder: Path, gpu_memory: str | None = None, **fields: Any) -> RunC
 
 def test_the_report_has_the_estimate_and_keeps_it_while_it_stands(tmp_path: Path) -> None:
     run = prepared(tmp_path, "80Gi")
-    report = memory_report(run, 100, None)
+    report = memory_report(run, 100, 800, None)
     assert report is not None
     assert report["verdict"] == "Fits"
     assert sum(report["parts"].values()) == report["predictedBytes"]
-    assert memory_report(run, 100, {**report, "mark": 1}) == {**report, "mark": 1}
-    assert "mark" not in (memory_report(run, 101, {**report, "mark": 1}) or {})
+    assert memory_report(run, 100, 800, {**report, "mark": 1}) == {**report, "mark": 1}
+    assert "mark" not in (memory_report(run, 101, 800, {**report, "mark": 1}) or {})
 
 
 def test_a_job_for_the_cpu_has_no_estimate(tmp_path: Path) -> None:
-    assert memory_report(prepared(tmp_path, resources={"gpusPerNode": 0}), 100, None) is None
+    assert memory_report(prepared(tmp_path, resources={"gpusPerNode": 0}), 100, 800, None) is None
 
 
 def test_prepare_refuses_before_rows_are_read_and_after(tmp_path: Path) -> None:
@@ -233,14 +284,14 @@ def test_prepare_refuses_before_rows_are_read_and_after(tmp_path: Path) -> None:
     with pytest.raises(StageFailure, match=r"spec\.resources\.gpuMemory: LoRA.*found 0\.1 GiB"):
         refuse_too_large(run, run.paths.base_model)
     with pytest.raises(StageFailure, match="needs about"):
-        memory_report(run, 100, None)
+        memory_report(run, 100, 800, None)
 
 
 def test_a_model_that_cannot_be_acted_out_is_not_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = prepared(tmp_path, "100Mi")
     (run.paths.base_model / "config.json").write_text('{"model_type": "unheard-of"}')
     refuse_too_large(run, run.paths.base_model)
-    report = memory_report(run, 100, None)
+    report = memory_report(run, 100, 800, None)
     assert report is not None
     assert report["verdict"] == "Unknown"
     assert "cannot be predicted" in capsys.readouterr().out
@@ -267,3 +318,29 @@ def test_the_command_prints_a_json_line_a_job_and_fails_for_those_that_cannot_fi
 def test_on_the_cpu_activations_are_recomputed_only_when_asked(tmp_path: Path, switch: str, expected: bool) -> None:
     training = spec_of({"gradientCheckpointing": switch}).training
     assert recomputes_activations(training, Device(is_gpu=False), tmp_path / "report.json") is expected
+
+
+@pytest.mark.parametrize(
+    ("step", "recomputes", "tokens"),
+    [(280, False, 280), (281, False, 80), (180, True, 180), (181, True, 80), (1, True, 180)],
+    ids=["one pass", "several passes", "one, recomputed", "several, recomputed", "short steps"],
+)
+def test_bf16_weights_leave_room_for_more_tokens_where_every_step_is_one_pass(
+    step: int, recomputes: bool, tokens: int
+) -> None:
+    # 1000 weights: 10 bytes each of the optimizer's, 2 of gradients, which the fixed bytes contain, and 2 more of sums.
+    model = torch.nn.Linear(10, 100, bias=False, dtype=torch.bfloat16)
+    room = Room(free=16_000, fixed=2400, per_token=20)
+    assert tokens_that_fit(room, model, Optimizer.ADAMW, step, recomputes=recomputes) == tokens
+
+
+def test_what_gradients_take_at_the_end_limits_a_pass_too() -> None:
+    model = torch.nn.Linear(10, 100, bias=False, dtype=torch.bfloat16)
+    assert tokens_that_fit(Room(12_600, 2400, 20), model, Optimizer.ADAMW, 1, recomputes=False) == 4 * 10
+
+
+def test_float32_weights_and_other_optimizers_take_what_their_state_does() -> None:
+    model = torch.nn.Linear(10, 100, bias=False)
+    for optimizer, tokens in ((Optimizer.ADAMW, 280), (Optimizer.ADAMW_8BIT, 580), (Optimizer.SGD, 680)):
+        for step in (1, 100_000):
+            assert tokens_that_fit(Room(16_000, 2400, 20), model, optimizer, step, recomputes=True) == tokens

@@ -16,6 +16,7 @@ SMALL = [line for line in lines() if line["shape"] == "qwen2-1.5b"]
 def test_the_table_has_full_lora_and_qlora_in_two_lengths_and_two_sizes() -> None:
     points = {(line["method"], line["shape"], line["length"]) for line in lines()}
     assert len(lines()) >= 30
+    assert {line["kernels"] for line in lines()} == {"transformers", "fused"}
     for method in ("Full", "LoRA", "QLoRA"):
         assert len({length for each, _, length in points if each == method}) >= 2
     assert len({shape for _, shape, _ in points}) == 2

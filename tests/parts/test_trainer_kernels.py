@@ -3,7 +3,6 @@
 import copy
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -25,6 +24,7 @@ from finetune_trainer.kernels.lora_linear import fuse_lora
 from finetune_trainer.store import StoredRow
 from finetune_trainer.train.data import TOKENS, Collator
 from finetune_trainer.train.documents import PASSES, DocumentCollator
+from kernel_rows import some_rows
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 97,
@@ -40,17 +40,6 @@ SHAPE: dict[str, Any] = {
 }
 ARCHITECTURES = [LlamaConfig, MistralConfig, Phi3Config, Qwen2Config, Qwen3Config]
 TOLERANCE = 1e-5
-
-
-def some_rows() -> list[StoredRow]:
-    random = np.random.default_rng(0)
-    return [row(random, length) for length in (5, 11, 7, 16)]
-
-
-def row(random: np.random.Generator, length: int) -> StoredRow:
-    ids = random.integers(3, 97, length).astype(np.int32)
-    labels = np.where(np.arange(length) < length // 2, -100, ids).astype(np.int32)
-    return StoredRow(ids, labels, 0, 0)
 
 
 def a_model(config: type[PreTrainedConfig], method: str) -> nn.Module:

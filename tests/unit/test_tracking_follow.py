@@ -114,6 +114,9 @@ LOGGED: dict[str, Any] = {
     "lr": 1e-4,
     "epoch": 0.5,
     "grad_norm": 1.25,
+    "tflops_per_second": 485.6,
+    "share_of_limit": 0.491,
+    "data_wait_share": 0.0002,
     "timestamp": "…",
 }
 
@@ -124,6 +127,9 @@ def test_figures_bear_the_hugging_face_trainers_names() -> None:
         "train/learning_rate": 1e-4,
         "train/grad_norm": 1.25,
         "train/epoch": 0.5,
+        "train/tflops_per_second": 485.6,
+        "train/share_of_limit": 0.491,
+        "train/data_wait_share": 0.0002,
     }
     assert plain_figures({"current_steps": 3, "eval_loss": 2.0, "epoch": 1.0}) == {"eval_loss": 2.0, "epoch": 1.0}
     assert grouped_figures({"current_steps": 3, "epoch": 1.0}) == {}

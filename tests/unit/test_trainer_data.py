@@ -108,7 +108,7 @@ def test_a_batch_is_padded_on_the_right_to_a_multiple_of_eight_and_padding_is_no
     assert batch["input_ids"][1, 6:].eq(PAD).all()
     assert batch["labels"][1, 6:].eq(IGNORED).all()
     assert batch["attention_mask"].sum(dim=1).tolist() == [9, 6]
-    assert batch[TOKENS] == 15
+    assert batch[TOKENS] == [9, 6]
 
 
 def test_a_plainly_packed_batch_restarts_positions_and_sees_the_whole_sequence() -> None:
@@ -161,6 +161,7 @@ def test_stored_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     dataset = SequenceDataset(store)
     assert [[row.number for row in sequence] for sequence in dataset] == [[4], [2, 1], [3]]
     assert dataset.lengths == [20, 23, 6]
+    assert [store.most_tokens(sequences) for sequences in (1, 2, 100)] == [23, 43, 49]
     assert stored(tmp_path / "b", ROWS, capacity=24) == first
     assert stored(tmp_path / "c", ROWS, capacity=None) != first
 

@@ -18,8 +18,14 @@ def entry(step: int = 20, **fields: object) -> Entry:
     return Entry(**{"step": step, **known, **fields})  # type: ignore[arg-type]
 
 
-def test_a_line_has_llama_factorys_keys_and_three_more() -> None:
-    assert entry(learning_rate=9.8e-05, grad_norm=1.5, tokens_per_second=123.45).to_log() == {
+def test_a_line_has_llama_factorys_keys_and_a_few_more() -> None:
+    speed = {
+        "tokens_per_second": 123.45,
+        "tflops_per_second": 485.61,
+        "share_of_limit": 0.49101,
+        "data_wait_share": 2e-4,
+    }
+    assert entry(learning_rate=9.8e-05, grad_norm=1.5, **speed).to_log() == {
         "current_steps": 20,
         "total_steps": 200,
         "loss": 0.123,
@@ -30,6 +36,9 @@ def test_a_line_has_llama_factorys_keys_and_three_more() -> None:
         "remaining_time": "0:03:36",
         "grad_norm": 1.5,
         "tokens_per_second": 123.5,
+        "tflops_per_second": 485.61,
+        "share_of_limit": 0.491,
+        "data_wait_share": 0.0002,
         "timestamp": "2026-01-02T12:00:00.000+00:00",
     }
 

@@ -39,7 +39,8 @@ def entry(step: int, **fields: Any) -> Entry:
 
 def test_a_status_has_percentage_time_left_and_metrics_as_text(operator: Operator, token: Path) -> None:
     reporter = ProgressReporter(endpoint(operator, token))
-    reporter.offer(entry(10, loss=0.5, learning_rate=1e-4, tokens_per_second=1234.5))
+    speed = {"tokens_per_second": 1234.5, "tflops_per_second": 485.6, "share_of_limit": 0.491, "data_wait_share": 2e-4}
+    reporter.offer(entry(10, loss=0.5, learning_rate=1e-4, **speed))
     reporter.close()
     [post] = operator.posts
     assert post["progressPercentage"] == 25
@@ -52,6 +53,9 @@ def test_a_status_has_percentage_time_left_and_metrics_as_text(operator: Operato
         "learning_rate": "0.0001",
         "epoch": "1",
         "tokens_per_second": "1234.5",
+        "tflops_per_second": "485.6",
+        "share_of_limit": "0.491",
+        "data_wait_share": "0.0002",
     }
 
 
@@ -70,7 +74,7 @@ def test_posts_are_spaced_and_the_newest_status_is_always_sent_at_the_end(operat
     reporter = ProgressReporter(endpoint(operator, token), seconds_between=0.3)
     for step in range(1, 21):
         reporter.offer(entry(step, loss=float(step)))
-    eventually(lambda: operator.posts, 5)
+    eventually(lambda: operator.posts)
     reporter.offer(entry(40, loss=0.1))
     reporter.close()
     assert len(operator.posts) <= 4
@@ -89,7 +93,7 @@ def test_a_metric_that_a_step_does_not_have_keeps_its_last_value(operator: Opera
 def test_the_token_is_read_anew_for_every_post(operator: Operator, token: Path) -> None:
     reporter = ProgressReporter(endpoint(operator, token), seconds_between=0)
     reporter.offer(entry(1))
-    eventually(lambda: operator.posts, 5)
+    eventually(lambda: operator.posts)
     token.write_text("second")
     reporter.offer(entry(2))
     reporter.close()
@@ -120,7 +124,7 @@ def test_reports_that_fail_are_told_once_and_go_on(
         token.unlink()
     reporter = ProgressReporter(target, seconds_between=0)
     reporter.offer(entry(1))
-    eventually(lambda: not reporter.pending, 5)
+    eventually(lambda: not reporter.pending)
     reporter.offer(entry(2))
     reporter.close()
     assert capsys.readouterr().out.count("progress cannot be reported") == 1

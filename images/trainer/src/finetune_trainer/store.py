@@ -112,6 +112,10 @@ class RowStore:
         """Tokens of the longest sequence."""
         return int(self._lengths().max())
 
+    def most_tokens(self, sequences: int) -> int:
+        """Tokens of so many sequences, or of all where there are fewer: the most that any choice of them has."""
+        return int(np.sort(self._lengths())[-sequences:].sum())
+
     def _lengths(self) -> NDArray[np.int64]:
         rows = self._table["length"][self._rows[self._sequences]]
         lengths: NDArray[np.int64] = np.add.reduceat(rows, self._sequence_offsets[:-1])

@@ -44,7 +44,7 @@ def changes(spec: FineTuneJobSpec, *, padded: bool) -> Iterator[Change]:
 
 def batches(spec: FineTuneJobSpec) -> list[FineTuneJobSpec]:
     """The job with all numbers of sequences at a time that make the same optimizer step, largest first."""
-    step = spec.training.per_device_batch_size * spec.training.gradient_accumulation_steps
+    step = spec.training.sequences_per_step
     return [
         _training(spec, per_device_batch_size=sequences, gradient_accumulation_steps=step // sequences)
         for sequences in range(step, 0, -1)

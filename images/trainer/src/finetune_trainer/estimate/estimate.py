@@ -11,7 +11,8 @@ from finetune_trainer.estimate.advice import Change, batch_words, batches, first
 from finetune_trainer.estimate.capacity import MARGIN, Verdict, cards_that_fit, verdict
 from finetune_trainer.estimate.parts import Prediction
 from finetune_trainer.estimate.predict import Predictor, devices_of
-from finetune_trainer.estimate.workload import Workload, worthwhile_tokens
+from finetune_trainer.estimate.workload import Workload, step_tokens, worthwhile_tokens
+from finetune_trainer.train.fused import MOST_TOKENS
 from finetune_trainer.train.recompute import WITHOUT_RECOMPUTING
 
 
@@ -63,7 +64,7 @@ def estimate(predictor: Predictor, spec: FineTuneJobSpec, workload: Workload, ca
     least, keeping = _least(predictor, spec, workload, fused=fused), None
     if spec.training.gradient_checkpointing is Switch.AUTO:
         tokens = worthwhile_tokens(spec, workload) if fused else None
-        keeping = predictor.predict(spec, workload, recomputes=False, tokens=tokens)
+        keeping = _predicted(predictor, spec, workload, recomputes=False, tokens=tokens)
     chosen = keeping if keeping and capacity is not None and keeping.total <= MARGIN * capacity else least
     change = faster = None
     if capacity is not None and verdict(chosen.total, capacity) is not Verdict.FITS:
@@ -75,7 +76,19 @@ def estimate(predictor: Predictor, spec: FineTuneJobSpec, workload: Workload, ca
 
 def _least(predictor: Predictor, spec: FineTuneJobSpec, workload: Workload, *, fused: bool) -> Prediction:
     recomputes = spec.training.gradient_checkpointing is not Switch.DISABLED
-    return predictor.predict(spec, workload, recomputes=recomputes, tokens=workload.longest if fused else None)
+    return _predicted(predictor, spec, workload, recomputes=recomputes, tokens=workload.longest if fused else None)
+
+
+def _predicted(
+    predictor: Predictor, spec: FineTuneJobSpec, workload: Workload, *, recomputes: bool, tokens: int | None
+) -> Prediction:
+    """With so many tokens a pass or, where that takes less, with those of a whole step: one pass needs no float32 sums."""
+    found = predictor.predict(spec, workload, recomputes=recomputes, tokens=tokens)
+    step = step_tokens(spec, workload)
+    if tokens is None or not tokens < step <= MOST_TOKENS or not predictor.splits(spec):
+        return found
+    whole = predictor.predict(spec, workload, recomputes=recomputes, tokens=step)
+    return min(found, whole, key=lambda each: each.total)
 
 
 def _change(

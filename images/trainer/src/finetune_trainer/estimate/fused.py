@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finetune_trainer.kernels.attention import LONGEST, STARTS
+from finetune_trainer.kernels.documents import LONGEST, STARTS
 from finetune_trainer.kernels.fused_model import causal_model, fuse
+from finetune_trainer.kernels.operations import State
 
 _ATTENTION = "finetune_documents_acted_out"
 
@@ -62,11 +63,72 @@ class _Gate(torch.autograd.Function):
         return gate.detach(), up.detach()
 
 
-def fuse_acted_out(model: nn.Module, dtype: torch.dtype | None) -> None:
+class _Operations:
+    """What the operations on a GPU allocate (see ``Operations``)."""
+
+    def copy(self, x: Tensor, out: Tensor) -> None:
+        """Allocates nothing."""
+
+    def norm(self, x: Tensor, gain: Tensor, eps: float, out: Tensor) -> Tensor:
+        """A number a row."""
+        return x.new_empty(len(x), dtype=torch.float32)
+
+    def norm_backward(
+        self, grad: Tensor, x: Tensor, gain: Tensor, rstd: Tensor, carried: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The gradients."""
+        return torch.empty_like(x), torch.empty_like(gain)
+
+    def gate(self, gate_up: Tensor, out: Tensor) -> None:
+        """Allocates nothing."""
+
+    def gate_backward(self, grad: Tensor, gate_up: Tensor, out: Tensor) -> None:
+        """Allocates nothing."""
+
+    def rotate(self, *_: Any) -> None:
+        """Allocates nothing."""
+
+    def rotate_backward(self, *_: Any) -> None:
+        """Allocates nothing."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, State]:
+        """The result, and a number a head and token."""
+        tokens, heads, size = query.shape
+        return query.new_empty(tokens, heads, size), (query.new_empty(heads, tokens, dtype=torch.float32),)
+
+    def attend_backward(self, grad: Tensor, inputs: State, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``_Attention.backward``."""
+        query, key, value = inputs
+        apart = [query.new_empty(query.shape) for _ in range(2)]
+        summed = query.new_empty(query.shape, dtype=torch.float32)
+        del apart, summed
+        return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """A number a row."""
+        return logits.new_empty(len(logits), dtype=torch.float32), logits
+
+    def dequantize(self, weight: Any, out: Tensor) -> None:
+        """Allocates nothing."""
+
+    def to_float8(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A byte a number, and a scale a row."""
+        return x.new_empty(x.shape, dtype=torch.float8_e4m3fn), x.new_empty(len(x), 1, dtype=torch.float32)
+
+    def float8_product(self, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor], dtype: torch.dtype) -> Tensor:
+        """The product."""
+        return left[0].new_empty(len(left[0]), len(right[0]), dtype=dtype)
+
+
+def fuse_acted_out(model: nn.Module, dtype: torch.dtype | None, *, float8: bool = False) -> None:
     """What ``fuse`` does to a model on a GPU, for fake tensors of the CPU."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    fuse(model, dtype)
+    joined = fuse(model, dtype, _Operations())
+    if float8:
+        # As round_base: both forms exist until it has compared their losses.
+        for each, rounded in zip(joined, [each.in_float8() for each in joined], strict=True):
+            each.keep(rounded)
     AttentionInterface.register(_ATTENTION, _attention)
     AttentionMaskInterface.register(_ATTENTION, lambda *_, **__: None)
     causal = causal_model(model)

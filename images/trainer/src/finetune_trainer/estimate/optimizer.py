@@ -24,7 +24,7 @@ def state_tensors(
     """
     for parameter in parameters:
         if optimizer is Optimizer.ADAMW:
-            yield from (torch.empty_like(parameter) for _ in range(2))
+            yield from _moments_and_master(parameter)
         elif optimizer is Optimizer.ADAMW_8BIT:
             yield from _8bit_state(parameter, exempt=id(parameter) in embeddings)
         elif optimizer is Optimizer.ADAFACTOR:
@@ -39,6 +39,13 @@ def step_tensors(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> It
     elif optimizer is Optimizer.SGD:
         # With weight decay, all gradients are copied at once.
         yield from map(torch.empty_like, parameters)
+
+
+def _moments_and_master(parameter: nn.Parameter) -> Iterator[Tensor]:
+    yield from (torch.empty_like(parameter, dtype=torch.float32) for _ in range(2))
+    if parameter.dtype is torch.bfloat16:
+        # What the float32 master has more (SplitAdamW).
+        yield torch.empty_like(parameter, dtype=torch.int16)
 
 
 def _8bit_state(parameter: nn.Parameter, *, exempt: bool) -> Iterator[Tensor]:

@@ -19,10 +19,11 @@ from finetune_trainer.estimate.skeleton import build, is_uniform, load_config, s
 from finetune_trainer.estimate.step import Batch, play_step
 from finetune_trainer.estimate.stored import stored_type
 from finetune_trainer.estimate.tracker import MemoryTracker
-from finetune_trainer.estimate.workload import Workload, padded_batch
+from finetune_trainer.estimate.workload import Workload, fused_batch, padded_batch
 from finetune_trainer.kernels.fused_model import unsuited
 from finetune_trainer.train.device import Device
 from finetune_trainer.train.fused import unsuited_job
+from finetune_trainer.train.master_weights import asks_for_split
 
 
 def devices_of(spec: FineTuneJobSpec) -> int:
@@ -56,11 +57,15 @@ class Predictor:
         layers = 1 if self._uniform else self._layers
         return unsuited(self._built(spec, layers, recomputes=False), workload.longest) is None
 
+    def splits(self, spec: FineTuneJobSpec) -> bool:
+        """Whether trained weights would stay bf16 with the fused kernels."""
+        return self._stored is torch.bfloat16 and asks_for_split(spec)
+
     def predict(
         self, spec: FineTuneJobSpec, workload: Workload, *, recomputes: bool, tokens: int | None = None
     ) -> Prediction:
         """Peak of one GPU. ``tokens`` is the size of a pass with fused kernels, and None without them."""
-        batch = padded_batch(spec, workload) if tokens is None else Batch(1, tokens, fused=True)
+        batch = padded_batch(spec, workload) if tokens is None else fused_batch(spec, workload, tokens)
         relevant = [spec.model_dump_json(include=_RELEVANT), devices_of(spec), batch, recomputes]
         key = repr(relevant)
         if key not in self._known:
@@ -69,8 +74,9 @@ class Predictor:
 
     def _predicted(self, spec: FineTuneJobSpec, batch: Batch, *, recomputes: bool) -> Prediction:
         def play(layers: int) -> MemoryTracker:
-            return play_step(self._built(spec, layers, recomputes=recomputes), spec, batch)
+            return play_step(self._built(spec, layers, recomputes=recomputes, splits=splits), spec, batch)
 
+        splits = batch.fused and self.splits(spec)
         peaks = peaks_of(play, self._layers, uniform=self._uniform)
         trained = self._trained(spec)
         parts = _whole(peaks, trained, devices_of(spec)) if spec.deepspeed is None else _divided(peaks, spec, trained)
@@ -78,9 +84,9 @@ class Predictor:
         parts |= {Part.WORKSPACE: WORKSPACE_BYTES, Part.RUNTIME: CONTEXT_BYTES + gaps}
         return Prediction({part: round(parts[part]) for part in Part if parts.get(part, 0) >= 1}, recomputes)
 
-    def _built(self, spec: FineTuneJobSpec, layers: int, *, recomputes: bool) -> Any:
+    def _built(self, spec: FineTuneJobSpec, layers: int, *, recomputes: bool, splits: bool = False) -> Any:
         config = self._config if layers == self._layers else shortened(self._config, layers)
-        return build(config, self._stored, spec, recomputes=recomputes)
+        return build(config, self._stored, spec, recomputes=recomputes, splits=splits)
 
     def _trained(self, spec: FineTuneJobSpec) -> Trained:
         if not self._uniform or self._layers <= MORE:

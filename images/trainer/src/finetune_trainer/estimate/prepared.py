@@ -32,17 +32,18 @@ def refuse_too_large(run: RunConfig, folder: Path) -> None:
         raise refusal(run.spec, found)
 
 
-def memory_report(run: RunConfig, longest: int, earlier: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def memory_report(run: RunConfig, longest: int, step: int, earlier: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The object ``memory`` of report.json, or None for a job without GPUs. ``earlier`` is returned if it still stands.
 
-    ``longest`` is the length of the longest sequence, in tokens. Raises StageFailure where the training cannot fit.
+    ``longest`` is the length of the longest sequence, ``step`` that of the largest optimizer step, in tokens. Raises
+    StageFailure where the training cannot fit.
     """
     if run.spec.resources.gpus_per_node == 0:
         return None
-    identity = _identity(run, longest)
+    identity = _identity(run, longest, step)
     if earlier is not None and earlier.get("identity") == identity:
         return dict(earlier)
-    found = estimate_run(run, run.paths.base_model, longest)
+    found = estimate_run(run, run.paths.base_model, longest, step)
     if isinstance(found, str):
         print(f"prepare: warning: GPU memory cannot be predicted: {found}", flush=True)
         return {"verdict": Verdict.UNKNOWN.value, "problem": found, "identity": identity}
@@ -55,8 +56,11 @@ def memory_report(run: RunConfig, longest: int, earlier: Mapping[str, Any] | Non
     return {**found.as_report(), "identity": identity}
 
 
-def estimate_run(run: RunConfig, folder: Path, longest: int) -> Estimate | str:
-    """The estimate of a job whose base model lies in ``folder``, or why there is none."""
+def estimate_run(run: RunConfig, folder: Path, longest: int, step: int | None = None) -> Estimate | str:
+    """The estimate of a job whose base model lies in ``folder``, or why there is none.
+
+    ``longest`` and ``step`` as in ``memory_report``; without ``step``, all sequences are taken for the longest.
+    """
     # About a kernel package that is optional, and names that transformers 6 will call otherwise.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
@@ -66,13 +70,14 @@ def estimate_run(run: RunConfig, folder: Path, longest: int) -> Estimate | str:
     from finetune_trainer.estimate.workload import workload_of
 
     try:
-        return estimate(Predictor.of_folder(folder), run.spec, workload_of(run.spec, longest), known_capacity(run))
+        workload = workload_of(run.spec, longest, step)
+        return estimate(Predictor.of_folder(folder), run.spec, workload, known_capacity(run))
     # Architectures compute as they like, some by numbers that are not there; a job does not fail for that.
     except Exception as error:
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
-def _identity(run: RunConfig, longest: int) -> str:
+def _identity(run: RunConfig, longest: int, step: int) -> str:
     spec = run.spec.to_manifest()
-    text = json.dumps([{key: spec.get(key) for key in _OF}, run.gpu_memory, longest], sort_keys=True)
+    text = json.dumps([{key: spec.get(key) for key in _OF}, run.gpu_memory, longest, step], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

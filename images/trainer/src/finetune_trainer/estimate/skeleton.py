@@ -27,8 +27,13 @@ def compute_type(spec: FineTuneJobSpec) -> torch.dtype:
     return _COMPUTE.get(spec.training.precision, torch.bfloat16)
 
 
-def build(config: PretrainedConfig, stored: torch.dtype, spec: FineTuneJobSpec, *, recomputes: bool) -> Any:
-    """The model on the meta device as ``load_model`` leaves it. ``stored`` is the number format of the weights' files."""
+def build(
+    config: PretrainedConfig, stored: torch.dtype, spec: FineTuneJobSpec, *, recomputes: bool, splits: bool = False
+) -> Any:
+    """The model on the meta device as ``load_model`` leaves it. ``stored`` is the number format of the weights' files.
+
+    ``splits``: weights that are trained stay in that format; see ``make_trainable``.
+    """
     # Building from a configuration writes to it.
     config = type(config).from_dict(config.to_dict())
     with torch.device("meta"):
@@ -39,7 +44,7 @@ def build(config: PretrainedConfig, stored: torch.dtype, spec: FineTuneJobSpec, 
         from finetune_trainer.estimate.quantized import quantize
 
         quantize(model, spec.effective_quantization, torch.bfloat16)
-    model = make_trainable(model, spec, recomputes=recomputes)
+    model = make_trainable(model, spec, recomputes=recomputes, splits=splits)
     if spec.deepspeed is not None:
         _compute_alone(model, compute_type(spec))
     return model.train()

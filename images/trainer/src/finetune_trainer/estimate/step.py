@@ -34,6 +34,8 @@ class Batch:
     """Whether attention gets a mask of length x length, because of padding or of conversations that share a sequence."""
     fused: bool = False
     """Whether it is one sequence of documents, through the fused kernels."""
+    several: bool = False
+    """Whether a step has more passes than this one, with fused kernels."""
     evaluated: int = 0
     """Sequences that an evaluation takes at once; 0 for none."""
 
@@ -46,12 +48,20 @@ def play_step(model: nn.Module, spec: FineTuneJobSpec, batch: Batch) -> MemoryTr
     with mode:
         _count_model(model, tracker)
         if batch.fused:
-            fuse_acted_out(model, None if spec.training.precision is Precision.FP32 else compute_type(spec))
+            _fuse(model, spec, tracker)
         elif not batch.masked:
             attend_without_mask(model)
         with tracker:
             _play(model, spec, batch, tracker)
     return tracker
+
+
+def _fuse(model: nn.Module, spec: FineTuneJobSpec, tracker: MemoryTracker) -> None:
+    """The kernels join weights of several layers in memory of their own, which no parameter need look at."""
+    precision = spec.training.precision
+    dtype = None if precision is Precision.FP32 else compute_type(spec)
+    with tracker, tracker.counting_as(Part.WEIGHTS):
+        fuse_acted_out(model, dtype, float8=precision is Precision.FP8_BASE)
 
 
 def _play(model: nn.Module, spec: FineTuneJobSpec, batch: Batch, tracker: MemoryTracker) -> None:
@@ -62,15 +72,7 @@ def _play(model: nn.Module, spec: FineTuneJobSpec, batch: Batch, tracker: Memory
     with tracker.counting_as(Part.OPTIMIZER):
         state = [] if sharded else list(state_tensors(spec.training.optimizer, trained, _embeddings(model)))
 
-    def count(done: Tensor) -> None:
-        tracker.assign(_gradient(done), Part.GRADIENTS)
-
-    for parameter in trained:
-        parameter.register_post_accumulate_grad_hook(count)  # type: ignore[no-untyped-call]
-        if spec.training.gradient_accumulation_steps > 1:
-            # Those of the micro-batches before are there from the beginning.
-            with tracker.counting_as(Part.GRADIENTS):
-                parameter.grad = torch.empty_like(parameter)
+    sums = _gradients(trained, spec, batch, tracker)
     loss = _loss(model, spec, batch)
     tracker.begin("loss backward")
     loss.backward()  # type: ignore[no-untyped-call]
@@ -80,7 +82,31 @@ def _play(model: nn.Module, spec: FineTuneJobSpec, batch: Batch, tracker: Memory
         taken = [] if sharded else list(step_tensors(spec.training.optimizer, trained))
     del taken
     _evaluate(model, spec, batch, tracker)
-    del state
+    del state, sums
+
+
+def _gradients(
+    trained: list[nn.Parameter], spec: FineTuneJobSpec, batch: Batch, tracker: MemoryTracker
+) -> list[Tensor]:
+    """Have gradients counted. Returns the float32 sums that those of bf16 weights are added to where passes are several."""
+    split = [parameter for parameter in trained if parameter.dtype is torch.bfloat16 and spec.deepspeed is None]
+    sums_up = bool(split) and batch.several
+
+    def count(done: Tensor) -> None:
+        tracker.assign(_gradient(done), Part.GRADIENTS)
+        if sums_up:
+            done.grad = None
+
+    for parameter in trained:
+        parameter.register_post_accumulate_grad_hook(count)  # type: ignore[no-untyped-call]
+    with tracker.counting_as(Part.GRADIENTS):
+        if sums_up:
+            return [torch.empty_like(parameter, dtype=torch.float32) for parameter in split]
+        if spec.training.gradient_accumulation_steps > 1 and not split:
+            # Those of the micro-batches before are there from the beginning.
+            for parameter in trained:
+                parameter.grad = torch.empty_like(parameter)
+    return []
 
 
 def _evaluate(model: nn.Module, spec: FineTuneJobSpec, batch: Batch, tracker: MemoryTracker) -> None:

@@ -21,12 +21,14 @@ class Workload:
     """Tokens of the longest sequence; a packed one counts whole."""
     padded: bool = False
     """Whether a batch may hold sequences of different lengths."""
+    step: int | None = None
+    """Most tokens that an optimizer step may have; None where only the longest sequence is known."""
 
 
-def workload_of(spec: FineTuneJobSpec, longest: int) -> Workload:
-    """What rows ask for of which the longest sequence is known."""
+def workload_of(spec: FineTuneJobSpec, longest: int, step: int | None = None) -> Workload:
+    """What rows ask for of which the longest sequence is known, and perhaps the largest step."""
     is_alone = spec.training.per_device_batch_size == 1
-    return Workload(longest, padded=not is_alone)
+    return Workload(longest, padded=not is_alone, step=step)
 
 
 def padded_batch(spec: FineTuneJobSpec, workload: Workload) -> Batch:
@@ -40,9 +42,17 @@ def padded_batch(spec: FineTuneJobSpec, workload: Workload) -> Batch:
 
 def worthwhile_tokens(spec: FineTuneJobSpec, workload: Workload) -> int:
     """Tokens of a fused pass that is worth its while: one takes as many rows of a step as memory has room for."""
-    training = spec.training
-    step = workload.longest * training.per_device_batch_size * training.gradient_accumulation_steps
-    return max(workload.longest, min(_WORTHWHILE_TOKENS, step))
+    return max(workload.longest, min(_WORTHWHILE_TOKENS, step_tokens(spec, workload)))
+
+
+def fused_batch(spec: FineTuneJobSpec, workload: Workload, tokens: int) -> Batch:
+    """A fused pass of so many tokens."""
+    return Batch(1, tokens, fused=True, several=tokens < step_tokens(spec, workload))
+
+
+def step_tokens(spec: FineTuneJobSpec, workload: Workload) -> int:
+    """Most tokens that an optimizer step may have."""
+    return workload.longest * spec.training.sequences_per_step if workload.step is None else workload.step
 
 
 def _evaluated(spec: FineTuneJobSpec) -> int:

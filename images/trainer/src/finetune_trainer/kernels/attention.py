@@ -9,12 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from finetune_trainer.kernels.documents import LONGEST, STARTS
+
 NAME = "finetune_documents"
 """What transformers calls this attention by."""
-STARTS = "document_starts"
-"""Argument of the model's forward: where each document starts, and the end of the last; int32, (documents + 1)."""
-LONGEST = "longest_document"
-"""Argument of the model's forward: length of the longest document, a plain number, so that no GPU is waited for."""
 
 
 def register() -> None:
@@ -47,7 +45,7 @@ def documents_attention(
     longest: int = options[LONGEST]
     if query.is_cuda:
         return _flash(query, key, value, starts, longest, scaling, dropout), None
-    return _one_by_one(query, key, value, starts, scaling, dropout), None
+    return one_by_one(query, key, value, starts, scaling, dropout), None
 
 
 def _flash(
@@ -61,9 +59,10 @@ def _flash(
     return done.unsqueeze(0)
 
 
-def _one_by_one(
+def one_by_one(
     query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scale: float | None, dropout: float
 ) -> Tensor:
+    """Attention without the kernel, document by document; shapes as in ``documents_attention``."""
     done = [
         functional.scaled_dot_product_attention(
             query[:, :, begin:end],

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from finetune_trainer.kernels.frozen_weights import is_4bit
+
 
 class LoRALinear(torch.autograd.Function):
     """y = x W' + b + scale · (x A') B', with W and b frozen."""
@@ -56,13 +58,14 @@ def fuse_lora(model: nn.Module, dtype: torch.dtype | None) -> int:
     """
     from peft.tuners.lora import LoraLayer
 
-    fused = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and _is_plain(layer)]
+    fused = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and is_plain(layer)]
     for layer in fused:
         layer.forward = _Fused(layer, dtype)
     return len(fused)
 
 
-def _is_plain(layer: Any) -> bool:
+def is_plain(layer: Any) -> bool:
+    """Whether a LoRA layer of PEFT's is what the functions here compute: no dropout, DoRA, 8-bit weights or several adapters."""
     [*names] = layer.active_adapters
     if len(names) != 1 or names[0] not in layer.lora_A or not _is_readable(layer.base_layer):
         return False
@@ -75,16 +78,11 @@ def _is_plain(layer: Any) -> bool:
 
 
 def _is_readable(linear: nn.Module) -> bool:
-    return type(linear) is nn.Linear or _is_4bit(linear)
-
-
-def _is_4bit(linear: nn.Module) -> bool:
-    # By name: bitsandbytes is slow to import, and most jobs do without.
-    return type(linear).__name__ == "Linear4bit"
+    return type(linear) is nn.Linear or is_4bit(linear)
 
 
 def _dense_weight(linear: Any, dtype: torch.dtype) -> Tensor:
-    if not _is_4bit(linear):
+    if not is_4bit(linear):
         weight: Tensor = linear.weight
         return weight.to(dtype)
     from bitsandbytes.functional import dequantize_4bit

@@ -81,8 +81,9 @@ def _write_tokens(run: RunConfig, tokenizer: PreTrainedTokenizerBase, input_hash
 
 
 def _write_report(run: RunConfig, report: Mapping[str, Any]) -> None:
-    longest = RowStore(run.paths.data / TRAIN).longest_sequence
-    whole = {**report, "memory": memory_report(run, longest, _earlier_memory(run))}
+    rows = RowStore(run.paths.data / TRAIN)
+    step = rows.most_tokens(run.spec.training.sequences_per_step)
+    whole = {**report, "memory": memory_report(run, rows.longest_sequence, step, _earlier_memory(run))}
     write_whole(run.paths.report, json.dumps(whole, indent=1, ensure_ascii=False).encode())
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.run import RunConfig
 from finetune_operator.api.source import Scheme, parse_source
+from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.api.tokenization import Tokenization
 from finetune_operator.api.training import Precision
 from finetune_trainer.deepspeed_conflicts import deepspeed_conflicts
@@ -35,8 +36,20 @@ def _source_problems(run: RunConfig) -> Iterator[str]:
 
 def _field_problems(run: RunConfig) -> Iterator[str]:
     yield from _template_problems(run.spec.tokenization)
-    if run.spec.training.precision is Precision.FP8_BASE:
-        yield "spec.training.precision: FP8Base is not in this version; use BF16"
+    if run.spec.training.precision is Precision.FP8_BASE and (reason := _unrounded(run.spec)):
+        yield f"spec.training.precision: FP8Base is for the fused kernels, but {reason}; use BF16, or change that"
+
+
+def _unrounded(spec: FineTuneJobSpec) -> str | None:
+    """Why the base cannot be rounded to float8, as far as the job itself tells."""
+    # PyTorch takes seconds to import, which no other job has to wait for here.
+    from finetune_trainer.train.device import Device
+    from finetune_trainer.train.fused import PLAIN_ADAPTERS, unsuited_job
+
+    lora = spec.effective_lora
+    if float(lora.dropout) or lora.dora or lora.modules_to_save:
+        return f"its adapters are not plain ({PLAIN_ADAPTERS})"
+    return unsuited_job(spec, Device(is_gpu=True, autocast=Precision.BF16))
 
 
 def _template_problems(tokenization: Tokenization) -> Iterator[str]:

@@ -43,6 +43,9 @@ _GROUPED = {
     "grad_norm": "train/grad_norm",
     "epoch": "train/epoch",
     "tokens_per_second": "train/tokens_per_second",
+    "tflops_per_second": "train/tflops_per_second",
+    "share_of_limit": "train/share_of_limit",
+    "data_wait_share": "train/data_wait_share",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,14 +26,13 @@ class ReportCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         self._sinks = sinks
         self._began = 0.0
         self._first_step = 0
-        self._tokens = 0
-        self._tokens_at = 0.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the clock, and tell how many steps there will be."""
-        self._began = self._tokens_at = time.monotonic()
+        self._began = time.monotonic()
         self._first_step = state.global_step
-        self._tokens = self.trainer.tokens_seen if self.trainer else 0
+        if self.trainer is not None:
+            self.trainer.meter.begin()
         # Resumed after the last step, the end is told by itself.
         if state.global_step < state.max_steps:
             self._emit(state, {})
@@ -71,19 +71,10 @@ class ReportCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
             eval_loss=logs.get("eval_loss"),
             learning_rate=logs.get("learning_rate"),
             grad_norm=logs.get("grad_norm"),
-            tokens_per_second=self._pace() if "loss" in logs else None,
+            **(asdict(self.trainer.meter.read()) if self.trainer is not None and "loss" in logs else {}),
         )
         for sink in self._sinks:
             sink(entry)
-
-    def _pace(self) -> float | None:
-        """Tokens a second since the last time, of all processes."""
-        if self.trainer is None:
-            return None
-        now, tokens = time.monotonic(), self.trainer.tokens_seen
-        pace = (tokens - self._tokens) / max(now - self._tokens_at, 1e-9)
-        self._tokens, self._tokens_at = tokens, now
-        return pace
 
 
 class StopCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not type-checked

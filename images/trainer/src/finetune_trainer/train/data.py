@@ -18,7 +18,10 @@ from finetune_trainer.store import RowStore, StoredRow
 MULTIPLE = 8
 """Sequences are padded to a multiple of this, as LLaMA-Factory pads them: matrix units like it."""
 TOKENS = "real_tokens"
-"""Key of a batch with the number of its tokens that are no padding; the trainer takes it out before the model."""
+"""Key of a batch with the tokens, without padding, of each of its documents; the trainer takes it out before the model.
+
+A document is what attention looks at: a conversation, or a plainly packed sequence.
+"""
 
 
 class SequenceDataset(Dataset[list[StoredRow]]):
@@ -58,7 +61,7 @@ class Collator:
         batch: dict[str, Any] = {
             "input_ids": torch.from_numpy(input_ids),
             "labels": torch.from_numpy(labels),
-            TOKENS: sum(lengths),
+            TOKENS: _documents(sequences, lengths, self.packing),
         }
         if self.packing is not Packing.NONE:
             batch["position_ids"] = _restarting_positions(sequences, shape)
@@ -66,6 +69,10 @@ class Collator:
         if self.packing is not Packing.SEGMENTED:
             batch["attention_mask"] = _padding_mask(lengths, shape)
         return batch
+
+
+def _documents(sequences: Sequence[list[StoredRow]], lengths: list[int], packing: Packing) -> list[int]:
+    return [len(row.input_ids) for rows in sequences for row in rows] if packing is Packing.SEGMENTED else lengths
 
 
 def _padding_mask(lengths: list[int], shape: tuple[int, int]) -> Tensor:

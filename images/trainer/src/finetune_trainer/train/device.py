@@ -14,6 +14,7 @@ from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.api.training import Precision
 
 _BF16_CAPABILITY = (8, 0)
+_FLOAT8_CAPABILITY = (8, 9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,14 @@ def choose_device(spec: FineTuneJobSpec) -> Device:
             f"training.precision: BF16 needs compute capability 8.0, {torch.cuda.get_device_name(index)} has "
             f"{capability[0]}.{capability[1]}; set FP16.",
         )
-    return Device(is_gpu=True, index=index, autocast=spec.training.precision)
+    if spec.training.precision is Precision.FP8_BASE and capability < _FLOAT8_CAPABILITY:
+        raise StageFailure(
+            ExitCode.INVALID_SPEC,
+            f"training.precision: FP8Base needs compute capability 8.9, {torch.cuda.get_device_name(index)} has "
+            f"{capability[0]}.{capability[1]}; set BF16.",
+        )
+    computed = Precision.BF16 if spec.training.precision is Precision.FP8_BASE else spec.training.precision
+    return Device(is_gpu=True, index=index, autocast=computed)
 
 
 def _limit_threads(cpu: str | None) -> None:

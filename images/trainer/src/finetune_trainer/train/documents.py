@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from finetune_operator.api.tokenization import Packing
-from finetune_trainer.kernels.attention import LONGEST, STARTS
+from finetune_trainer.kernels.documents import LONGEST, STARTS
 from finetune_trainer.sequences import IGNORED, sequence_ids, sequence_labels
 from finetune_trainer.store import StoredRow, Tokens
 from finetune_trainer.train.data import TOKENS
@@ -53,7 +53,7 @@ class DocumentCollator:
             "targets": _flat([following[learnt]]),
             STARTS: torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)),
             LONGEST: int(lengths.max()),
-            TOKENS: int(lengths.sum()),
+            TOKENS: lengths.tolist(),
         }
 
     def _documents(self, rows: list[StoredRow]) -> list[tuple[Tokens, Tokens]]:

@@ -23,6 +23,9 @@ class Entry:
     learning_rate: float | None = None
     grad_norm: float | None = None
     tokens_per_second: float | None = None
+    tflops_per_second: float | None = None
+    share_of_limit: float | None = None
+    data_wait_share: float | None = None
 
     @property
     def has_loss(self) -> bool:
@@ -57,7 +60,10 @@ class Entry:
             "elapsed_time": _clock(self.seconds),
             "remaining_time": _clock(self.seconds_left),
             "grad_norm": self.grad_norm,
-            "tokens_per_second": None if self.tokens_per_second is None else round(self.tokens_per_second, 1),
+            "tokens_per_second": _rounded(self.tokens_per_second, 1),
+            "tflops_per_second": _rounded(self.tflops_per_second, 3),
+            "share_of_limit": _rounded(self.share_of_limit, 4),
+            "data_wait_share": _rounded(self.data_wait_share, 5),
             "timestamp": self.time.astimezone(UTC).isoformat(timespec="milliseconds"),
         }
         return {name: value for name, value in fields.items() if value is not None}
@@ -70,6 +76,10 @@ class Entry:
         parts += [f"lr {self.learning_rate:.2g}"] if self.learning_rate is not None else []
         parts += [f"{self.seconds_a_step:.2g} s/step", f"eta {_brief(self.seconds_left)}"]
         return "  ".join(parts)
+
+
+def _rounded(figure: float | None, digits: int) -> float | None:
+    return None if figure is None else round(figure, digits)
 
 
 def _clock(seconds: float) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
 from transformers import Trainer
 
+from finetune_trainer.train.split_adamw import SplitAdamW
+
 if TYPE_CHECKING:
+    from torch import nn
     from torch.optim import Optimizer
     from transformers import TrainingArguments
 
@@ -26,3 +30,13 @@ def lora_plus_optimizer(model: PeftModel, arguments: TrainingArguments, ratio: f
     # DeepSpeed cannot shard a group without parameters.
     made.param_groups = [group for group in made.param_groups if group["params"]]
     return made
+
+
+def split_adamw(model: nn.Module, arguments: TrainingArguments) -> tuple[type[SplitAdamW], dict[str, Any]] | None:
+    """What the Trainer is to make its optimizer of where trained weights were left bf16; None where it chooses itself."""
+    trained = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
+    # DeepSpeed keeps masters of its own.
+    if torch.bfloat16 not in trained or arguments.deepspeed:
+        return None
+    constants = {"betas": (arguments.adam_beta1, arguments.adam_beta2), "eps": arguments.adam_epsilon}
+    return SplitAdamW, {"lr": arguments.learning_rate, **constants}

@@ -133,5 +133,8 @@ def _metrics(entry: Entry) -> dict[str, float]:
         names.LEARNING_RATE: entry.learning_rate,
         names.EPOCH: entry.epoch,
         names.TOKENS_PER_SECOND: entry.tokens_per_second,
+        names.TFLOPS_PER_SECOND: entry.tflops_per_second,
+        names.SHARE_OF_LIMIT: entry.share_of_limit,
+        names.DATA_WAIT_SHARE: entry.data_wait_share,
     }
     return {name: value for name, value in values.items() if value is not None}

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
@@ -27,26 +28,32 @@ from finetune_trainer.tracking.start import Trackers
 from finetune_trainer.tracking.tracker import Outcome
 from finetune_trainer.train.arguments import training_arguments
 from finetune_trainer.train.callbacks import CatchUpCallback, ReportCallback, Sink, StopCallback
+from finetune_trainer.train.card_limits import dense_limit
 from finetune_trainer.train.checkpoints import Checkpoint, CheckpointStore
-from finetune_trainer.train.data import Collator, SequenceDataset
+from finetune_trainer.train.data import TOKENS, Collator, SequenceDataset
 from finetune_trainer.train.deepspeed import begin_deepspeed
 from finetune_trainer.train.device import Device, choose_device
-from finetune_trainer.train.documents import DocumentCollator
+from finetune_trainer.train.documents import PASSES, DocumentCollator
 from finetune_trainer.train.entry import Entry
 from finetune_trainer.train.export import export
+from finetune_trainer.train.flops import learning_cost
 from finetune_trainer.train.fused import FusedPlan, plan_fused
 from finetune_trainer.train.heartbeat import Heartbeat, HeartbeatCallback
 from finetune_trainer.train.isolation import check_isolation
 from finetune_trainer.train.log import TrainerLog, read_log
 from finetune_trainer.train.model import load_model
+from finetune_trainer.train.optimizers import split_adamw
 from finetune_trainer.train.plot import plot_losses
 from finetune_trainer.train.progress import Endpoint, ProgressReporter
 from finetune_trainer.train.ranks import layout
 from finetune_trainer.train.recompute import recomputes_activations
 from finetune_trainer.train.say import say
+from finetune_trainer.train.speed import SpeedMeter, WaitWarning
 from finetune_trainer.train.stop import StopSignal, preempted
 from finetune_trainer.train.trainer import SupervisedTrainer
 
+_SAMPLED = 64
+"""Sequences on which the effect of a rounded base is measured."""
 _LONGEST_SKIPPED = 500
 """Characters, of a termination message's 4096 bytes."""
 
@@ -135,22 +142,27 @@ def build_session(run: RunConfig, meta: Meta, identity: str) -> Session:
     begin_deepspeed(run.spec, is_gpu=device.is_gpu)
     # Before the model: adapters begin with random values.
     set_seed(run.spec.training.seed)
-    model = _model(run, device)
+    rows = RowStore(run.paths.data / TRAIN)
+    model = _model(run, device, rows.longest_sequence)
     heartbeat.alive()
     log = TrainerLog(run.paths.trainer_log)
     endpoint = Endpoint.from_environment() if arguments.process_index == 0 else None
     progress = ProgressReporter(endpoint) if endpoint else None
     report, stopping = ReportCallback(_sinks(log, progress)), StopCallback(StopSignal())
     catch_up = CatchUpCallback()
-    rows = RowStore(run.paths.data / TRAIN)
-    fused = plan_fused(model, run.spec, device, rows.longest_sequence)
+    # Before the kernels are put in: they rearrange the layers that are counted.
+    meter = _meter(model, device, arguments.world_size)
+    step = rows.most_tokens(run.spec.training.sequences_per_step)
+    fused = plan_fused(model, run.spec, device, rows.longest_sequence, step, lambda: _sample(rows, meta))
     trainer = SupervisedTrainer(
         store=store,
         heartbeat=heartbeat,
+        meter=meter,
         lora_plus_ratio=float(run.spec.training.lora_plus_ratio or "0") or None,
         delivers_best=run.spec.evaluation is not None and run.spec.evaluation.load_best,
         model=model,
         args=_fed_whole_steps(arguments) if fused else arguments,
+        optimizer_cls_and_kwargs=split_adamw(model, arguments),
         data_collator=_collator(meta, fused),
         train_dataset=SequenceDataset(rows),
         eval_dataset=_evaluation_rows(run),
@@ -164,10 +176,16 @@ def build_session(run: RunConfig, meta: Meta, identity: str) -> Session:
     return Session(trainer, stopping, log, progress)
 
 
-def _model(run: RunConfig, device: Device) -> PreTrainedModel:
+def _model(run: RunConfig, device: Device, longest: int) -> PreTrainedModel:
     recomputes = recomputes_activations(run.spec.training, device, run.paths.report)
     adapter = run.paths.initial_adapter if run.spec.adapter else None
-    return load_model(run.paths.base_model, run.spec, device, recomputes=recomputes, adapter=adapter)
+    folder = run.paths.base_model
+    return load_model(folder, run.spec, device, longest=longest, recomputes=recomputes, adapter=adapter)
+
+
+def _meter(model: PreTrainedModel, device: Device, processes: int) -> SpeedMeter:
+    limit = dense_limit(torch.cuda.get_device_name(device.index)) if device.is_gpu else None
+    return SpeedMeter(learning_cost(model), limit, processes)
 
 
 def _is_in_pieces(run: RunConfig) -> bool:
@@ -181,6 +199,16 @@ def _fed_whole_steps(arguments: TrainingArguments) -> TrainingArguments:
         arguments.per_device_train_batch_size *= arguments.gradient_accumulation_steps
         arguments.gradient_accumulation_steps = 1
     return arguments
+
+
+def _sample(rows: RowStore, meta: Meta) -> list[dict[str, Any]]:
+    """Passes over the first rows."""
+    sequences = SequenceDataset(rows)
+    first = [sequences[number] for number in range(min(_SAMPLED, len(sequences)))]
+    passes: list[dict[str, Any]] = DocumentCollator(Packing(meta.packing), rows.longest_sequence)(first)[PASSES]
+    for inputs in passes:
+        inputs.pop(TOKENS)
+    return passes
 
 
 def _collator(meta: Meta, fused: FusedPlan | None) -> Collator | DocumentCollator:
@@ -198,7 +226,7 @@ def _sinks(log: TrainerLog, progress: ProgressReporter | None) -> list[Sink]:
         if entry.has_loss:
             say(entry.to_line())
 
-    return [write, show, *([progress.offer] if progress else [])]
+    return [write, show, WaitWarning().look, *([progress.offer] if progress else [])]
 
 
 def _evaluation_rows(run: RunConfig) -> SequenceDataset | None:

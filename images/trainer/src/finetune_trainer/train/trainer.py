@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from transformers import Trainer
 
@@ -17,7 +20,10 @@ from finetune_trainer.train.documents import PASSES
 from finetune_trainer.train.finite import FiniteGuard, weights_are_finite
 from finetune_trainer.train.heartbeat import Heartbeat
 from finetune_trainer.train.optimizers import lora_plus_optimizer
+from finetune_trainer.train.read_ahead import ReadAhead
 from finetune_trainer.train.sampling import ByLength
+from finetune_trainer.train.speed import SpeedMeter
+from finetune_trainer.train.split_adamw import SplitAdamW
 from finetune_trainer.train.stop import EvaluationStopped
 from finetune_trainer.train.watchdog import Phase
 
@@ -30,6 +36,7 @@ class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not t
         *,
         store: CheckpointStore,
         heartbeat: Heartbeat,
+        meter: SpeedMeter,
         lora_plus_ratio: float | None = None,
         delivers_best: bool = False,
         **options: Any,
@@ -37,15 +44,20 @@ class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not t
         super().__init__(**options)
         self.store = store
         self._heartbeat = heartbeat
+        self.meter = meter
+        self._reader: ReadAhead | None = None
         self._guard = FiniteGuard(scales_loss=self.args.fp16)
         self._lora_plus_ratio = lora_plus_ratio
+        self._split: SplitAdamW | None = None
         self.delivers_best = delivers_best
         self.newest_checkpoint: Checkpoint | None = None
 
     def create_optimizer(self, model: nn.Module | None = None) -> Any:
         """The Trainer's optimizer, or LoRA+."""
         if self._lora_plus_ratio is None or getattr(self, "optimizer", None) is not None:
-            return super().create_optimizer(model)
+            made = super().create_optimizer(model)
+            self._split = made if isinstance(made, SplitAdamW) else self._split
+            return made
         self.optimizer: Any = lora_plus_optimizer(model or self.model, self.args, self._lora_plus_ratio)
         return self.optimizer
 
@@ -60,16 +72,18 @@ class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not t
         """Loss of one batch, counting its tokens on the way."""
         if PASSES in inputs:
             return self._evaluate_passes(model, inputs[PASSES], **options)
-        tokens = inputs.pop(TOKENS)
+        documents = inputs.pop(TOKENS)
         if model.training:
+            self.meter.learnt(documents)
             # Kept in checkpoints, so that a resumed run goes on counting.
-            self.state.num_input_tokens_seen += tokens
+            self.state.num_input_tokens_seen += sum(documents)
         return super().compute_loss(model, inputs, *args, **options)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward over one batch, in as many passes as its collator made of it. Returns the batch's loss."""
         passes = inputs.get(PASSES, [inputs])
-        losses = [super(SupervisedTrainer, self).training_step(model, each, num_items_in_batch) for each in passes]
+        with self._split.sums.adding() if self._split and len(passes) > 1 else nullcontext():
+            losses = [super(SupervisedTrainer, self).training_step(model, each, num_items_in_batch) for each in passes]
         return torch.stack(losses).sum()
 
     def _evaluate_passes(self, model: nn.Module, passes: list[dict[str, Any]], **options: Any) -> Any:
@@ -92,9 +106,35 @@ class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not t
         if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
             self.control.should_training_stop = True
             return
-        super()._run_epoch(*arguments, **options)
+        try:
+            super()._run_epoch(*arguments, **options)
+        finally:
+            self._stop_reading()
+
+    def get_train_dataloader(self) -> Any:
+        """The Trainer's, but with batches that stay in main memory until their step."""
+        loader = super().get_train_dataloader()
+        # Copies that the thread makes would queue up behind the kernels of the step that runs.
+        loader.device = None
+        return loader
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        """The batches of a step, which a thread has read and pinned during the step before."""
+        if self._reader is None:
+            self._reader = ReadAhead(epoch_iterator, num_batches + 1, _begin_on(device))
+        batches = self.meter.watched(self._reader)
+        sent = (send_to_device(batch, device, non_blocking=True) for batch in batches)
+        return super().get_batch_samples(sent, num_batches, device)
+
+    def _stop_reading(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     def _evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
+        if self._reader is not None:
+            # accelerate keeps a list of the loaders that are read, without a lock.
+            self._reader.settle()
         try:
             with self._heartbeat.during(Phase.EVALUATE, self.state.global_step):
                 metrics: dict[str, float] = super()._evaluate(*arguments, **options)
@@ -107,8 +147,16 @@ class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not t
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         return bool(metrics) and bool(super()._determine_best_metric(metrics=metrics, trial=trial))
 
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor | float | None:
+        if self._split is not None:
+            return self._split.clip(self.args.max_grad_norm)
+        norm: Tensor | float | None = super()._clip_grad_norm(model)
+        return norm
+
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
         # The last moment before the optimizer would write what is not a number into the weights.
+        if grad_norm is None and self._split is not None:
+            grad_norm = self._split.gradient_norm()
         norm: Tensor | float | None = super()._get_grad_norm(model, grad_norm=grad_norm)
         # DeepSpeed does not tell it in every stage; the loss has to do then.
         problem = self._guard.problem(self._tr_loss.item(), 0.0 if norm is None else float(norm))
@@ -157,6 +205,11 @@ class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not t
         losses = {line["step"]: line["eval_loss"] for line in self.state.log_history if "eval_loss" in line}
         saved = {*new, *(checkpoint.step for checkpoint in self.store.committed)}
         return min((step for step in saved if step in losses), key=lambda step: losses[step], default=None)
+
+
+def _begin_on(device: torch.device) -> Callable[[], None]:
+    """What a further thread has to do first: it would begin to use the first GPU beside this process's own."""
+    return partial(torch.cuda.set_device, torch.cuda.current_device()) if device.type == "cuda" else lambda: None
 
 
 def stop_agreed(received: bool, device: torch.device) -> bool:
