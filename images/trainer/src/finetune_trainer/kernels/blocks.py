@@ -137,6 +137,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         hidden, rstd, x, raw, seen, low, cos, sin, *state = ctx.saved_tensors
         half: AttentionHalf = ctx.half
+        grad = grad.contiguous()
         heads, into, out = half.heads, half.into, half.out
         given = _widened(grad, half)
         of_seen = out.backward(given)
@@ -168,6 +169,7 @@ class _Gated(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         hidden, rstd, x, gate_up, low = ctx.saved_tensors
         half: GatedHalf = ctx.half
+        grad = grad.contiguous()
         into, out = half.into, half.out
         given = _widened(grad, half)
         middle = out.backward(given)
