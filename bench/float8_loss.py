@@ -46,6 +46,7 @@ def main() -> int:
 def _trained(folder: Path, precision: str, steps: int) -> dict[str, Any]:
     root = folder / precision
     root.mkdir()
+    kernels = {"precision": precision, "fusedKernels": "Enabled"}
     spec = {
         "model": {"source": f"file://{folder}/model"},
         "datasets": [
@@ -53,11 +54,10 @@ def _trained(folder: Path, precision: str, steps: int) -> dict[str, Any]:
         ],
         "method": "LoRA",
         "tokenization": {"cutoffLen": 128, "packing": "None"},
-        "training": {"maxSteps": steps, "perDeviceBatchSize": 8, "learningRate": "2e-3"},
+        "training": {"maxSteps": steps, "perDeviceBatchSize": 8, "learningRate": "2e-3", **kernels},
         "logging": {"steps": 1},
         "resources": {"gpusPerNode": 0},
     }
-    spec["training"] |= {"precision": precision, "fusedKernels": "Enabled"}  # type: ignore[operator]
     file = root / "run.json"
     file.write_text(json.dumps({"name": "bench", "uid": "bench", "root": str(root), "spec": spec}))
     for stage in ("prepare", "train"):

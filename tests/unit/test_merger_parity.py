@@ -10,7 +10,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from finetune_merger.checkpoint import Checkpoint
-from finetune_merger.parity import Parity, check, measure
+from finetune_merger.parity import Parity, check, compare, logits
 from finetune_merger.samples import sample_rows
 from finetune_merger.stage import merge
 from finetune_merger.streamed import open_streamed
@@ -27,6 +27,12 @@ IDS = torch.arange(2 * 12).view(2, 12) * 7 % 250
 def make_job(root: Path, dtype: torch.dtype = torch.float32, tied: bool = False, **lora: object) -> None:
     save_base(root / "base", dtype=dtype, tie_word_embeddings=tied)
     save_adapter(root / "base", root / "adapter", **lora)
+
+
+def measured(root: Path, rows: list[torch.Tensor]) -> Parity:
+    """The merged model against base and adapter, on rows of token ids."""
+    base, merged = Checkpoint.open(root / "base"), Checkpoint.open(root / "merged")
+    return compare(logits(base, root / "adapter", rows), logits(merged, None, rows))
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
@@ -70,9 +76,8 @@ def test_rows_of_unequal_length_are_compared_without_their_padding(tmp_path: Pat
     make_job(tmp_path)
     merge(job(tmp_path))
     rows = [torch.arange(5), torch.arange(30, 42)]
-    base, merged = Checkpoint.open(tmp_path / "base"), Checkpoint.open(tmp_path / "merged")
-    together = measure(base, tmp_path / "adapter", merged, rows)
-    alone = [measure(base, tmp_path / "adapter", merged, [row]) for row in rows]
+    together = measured(tmp_path, rows)
+    alone = [measured(tmp_path, [row]) for row in rows]
     weighted = sum(parity.mean_difference * len(row) for parity, row in zip(alone, rows, strict=True)) / 17
     assert together.mean_difference == pytest.approx(weighted, rel=0.2)
     assert together.max_difference < 1e-4
@@ -83,9 +88,7 @@ def test_figures_are_those_of_the_definition(tmp_path: Path) -> None:
     merge(job(tmp_path))
     expected = PeftModel.from_pretrained(load(tmp_path / "base"), tmp_path / "adapter")(IDS[:1]).logits[0]
     found = load(tmp_path / "merged")(IDS[:1]).logits[0]
-    parity = measure(
-        Checkpoint.open(tmp_path / "base"), tmp_path / "adapter", Checkpoint.open(tmp_path / "merged"), [IDS[0]]
-    )
+    parity = measured(tmp_path, [IDS[0]])
     divergence = torch.nn.functional.kl_div(
         found.log_softmax(-1), expected.log_softmax(-1), log_target=True, reduction="batchmean"
     )
@@ -104,9 +107,7 @@ def test_a_corrupted_tensor_is_noticed_in_every_format(tmp_path: Path, dtype: to
     tensors["model.layers.1.mlp.down_proj.weight"][3] *= -1
     save_file(tensors, path, metadata={"format": "pt"})
     formats = {{torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}[dtype]}
-    parity = measure(
-        Checkpoint.open(tmp_path / "base"), tmp_path / "adapter", Checkpoint.open(tmp_path / "merged"), [*IDS]
-    )
+    parity = measured(tmp_path, [*IDS])
     with pytest.raises(StageFailure) as caught:
         check(parity, formats, None)
     assert caught.value.code is ExitCode.PARITY_LOST

@@ -43,11 +43,6 @@ class Parity:
         }
 
 
-def measure(base: Weights, adapter: Path, merged: Weights, rows: Sequence[torch.Tensor]) -> Parity:
-    """Compare base + adapter with the merged model on rows of token ids, in fp32."""
-    return compare(logits(base, adapter, rows), logits(merged, None, rows))
-
-
 def compare(expected: torch.Tensor, found: torch.Tensor) -> Parity:
     """Compare the logits (tokens, vocabulary) of the reference with others."""
     # A few tokens at a time: with a large vocabulary each step over all of them would take hundreds of megabytes.

@@ -27,12 +27,16 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        query, key, value, _, sums = ctx.saved_tensors
-        # Where heads share keys, each head's share of the gradient is made apart; the query's is summed in float32.
-        apart = [query.new_empty(query.shape) for _ in range(2)]
-        summed = query.new_empty(query.shape, dtype=torch.float32)
-        del apart, summed, sums
-        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        query, key, value, _, _ = ctx.saved_tensors
+        return _attention_gradients(query, key, value)
+
+
+def _attention_gradients(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    # Where heads share keys, each head's share of the gradient is made apart; the query's is summed in float32.
+    apart = [query.new_empty(query.shape) for _ in range(2)]
+    summed = query.new_empty(query.shape, dtype=torch.float32)
+    del apart, summed
+    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
 
 
 class _Norm(torch.autograd.Function):
@@ -75,9 +79,9 @@ class _Operations:
 
     def norm_backward(
         self, grad: Tensor, x: Tensor, gain: Tensor, rstd: Tensor, carried: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """The gradients."""
-        return torch.empty_like(x), torch.empty_like(gain)
+        return torch.empty_like(x), torch.empty_like(gain) if gain.requires_grad else None
 
     def gate(self, gate_up: Tensor, out: Tensor) -> None:
         """Allocates nothing."""
@@ -97,12 +101,9 @@ class _Operations:
         return query.new_empty(tokens, heads, size), (query.new_empty(heads, tokens, dtype=torch.float32),)
 
     def attend_backward(self, grad: Tensor, inputs: State, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """As ``_Attention.backward``."""
+        """The gradients, and what they are made of."""
         query, key, value = inputs
-        apart = [query.new_empty(query.shape) for _ in range(2)]
-        summed = query.new_empty(query.shape, dtype=torch.float32)
-        del apart, summed
-        return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+        return _attention_gradients(query, key, value)
 
     def loss(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """A number a row."""

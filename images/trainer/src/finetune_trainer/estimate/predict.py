@@ -10,7 +10,6 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from finetune_operator.api.spec import FineTuneJobSpec
-from finetune_operator.api.training import Switch
 from finetune_trainer.estimate.constants import CONTEXT_BYTES, GAP_SHARE, WORKSPACE_BYTES
 from finetune_trainer.estimate.layers import FEW, MORE, Peaks, peaks_of
 from finetune_trainer.estimate.parts import Part, Prediction
@@ -49,8 +48,6 @@ class Predictor:
 
     def fuses(self, spec: FineTuneJobSpec, workload: Workload) -> bool:
         """Whether the trainer would take the fused kernels on a GPU."""
-        if spec.training.fused_kernels is Switch.DISABLED:
-            return False
         device = Device(is_gpu=True, autocast=spec.training.precision)
         if unsuited_job(spec, device) is not None:
             return False

@@ -1,4 +1,4 @@
-"""The two halves of a transformer's layer, attention and gated MLP, each as one autograd function around frozen weights.
+"""The two halves of a transformer's layer, attention and gated MLP, each as one autograd function around joined weights.
 
 Written by hand, the backward pass keeps what it needs and no more, makes the cheap parts again, and hands each product its
 operands where they are. The norm before a half and the sum after it are part of it.
@@ -148,8 +148,7 @@ class _Attention(torch.autograd.Function):
         )
         of_raw = into.wide_output(len(x))
         heads.rotate_back(grads, raw, of_raw[:, : into.outputs], cos, sin, half.operations)
-        wanted = ctx.needs_input_grad[0] or half.norm.gain.requires_grad
-        of_hidden, of_gain, of_into = _through_norm(wanted, half, grad, hidden, rstd, x, of_raw)
+        of_hidden, of_gain, of_into = _through_norm(ctx.needs_input_grad[0], half, grad, hidden, rstd, x, of_raw)
         return of_hidden, None, None, None, None, of_gain, *of_into, *of_out
 
 
@@ -177,8 +176,7 @@ class _Gated(torch.autograd.Function):
         half.operations.gate_backward(middle, gate_up, of_gate_up[:, : into.outputs])
         of_out = out.gradients(middle, low, given)
         del middle, given
-        wanted = ctx.needs_input_grad[0] or half.norm.gain.requires_grad
-        of_hidden, of_gain, of_into = _through_norm(wanted, half, grad, hidden, rstd, x, of_gate_up)
+        of_hidden, of_gain, of_into = _through_norm(ctx.needs_input_grad[0], half, grad, hidden, rstd, x, of_gate_up)
         return of_hidden, None, of_gain, *of_into, *of_out
 
 
@@ -197,15 +195,15 @@ def _through_norm(
     x: Tensor,
     of_into: Tensor,
 ) -> tuple[Tensor | None, Tensor | None, list[Tensor]]:
-    """Gradients of the half's input and gain, if ``wanted``, and of what is trained in ``into``, from that of its output."""
+    """Gradients of the half's input and gain, where ``wanted`` and trained, and of what is trained in ``into``."""
     into, of_hidden, of_gain = half.into, None, None
-    if wanted:
+    if wanted or half.norm.gain.requires_grad:
         of_x = into.backward(of_into)
         of_hidden, of_gain = half.operations.norm_backward(of_x, hidden, half.norm.gain, rstd, grad)
     else:
         into.fill(of_into)
     found = into.gradients(x[:, : into.inputs], x[:, into.inputs :], of_into)
-    return of_hidden, of_gain if half.norm.gain.requires_grad else None, found
+    return of_hidden, of_gain, found
 
 
 def _widened(grad: Tensor, half: AttentionHalf | GatedHalf) -> Tensor:

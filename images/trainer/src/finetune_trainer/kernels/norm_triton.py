@@ -59,7 +59,7 @@ def forward(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> Tensor:
     return rstd
 
 
-def backward(grad: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
+def backward(grad: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, carried: Tensor) -> tuple[Tensor, Tensor | None]:
     """As in Operations."""
     rows, width = x.shape
     out = torch.empty_like(x)
@@ -68,7 +68,7 @@ def backward(grad: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, carried: Ten
     programs = min(rows, _PROGRAMS) if learns else rows
     sums = torch.empty(programs if learns else 0, width, dtype=torch.float32, device=x.device)
     _backward[(programs,)](grad, x, weight, rstd, carried, out, sums, rows, width, x.stride(0), learns, **_block(width))
-    return out, sums.sum(0).to(weight.dtype)
+    return out, sums.sum(0).to(weight.dtype) if learns else None
 
 
 def _block(width: int) -> dict[str, Any]:

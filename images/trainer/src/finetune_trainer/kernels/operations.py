@@ -30,8 +30,8 @@ class Operations(Protocol):
 
     def norm_backward(
         self, grad: Tensor, x: Tensor, gain: Tensor, rstd: Tensor, carried: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Gradients of ``x``, with ``carried`` added, which is what reaches it past the norm, and of ``gain``.
+    ) -> tuple[Tensor, Tensor | None]:
+        """Gradients of ``x``, with ``carried`` added, which is what reaches it past the norm, and of ``gain`` if it is trained.
 
         All but ``gain`` and ``rstd`` are (rows, width).
         """

@@ -32,13 +32,13 @@ class PlainOperations:
 
     def norm_backward(
         self, grad: Tensor, x: Tensor, gain: Tensor, rstd: Tensor, carried: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """As in Operations."""
         scale = rstd.unsqueeze(-1)
         normed, gained = x.float() * scale, grad.float() * gain.float()
         shared = (gained * normed).mean(-1, keepdim=True)
         of_x = (scale * (gained - normed * shared) + carried.float()).to(x.dtype)
-        return of_x, (grad.float() * normed).sum(0).to(gain.dtype)
+        return of_x, (grad.float() * normed).sum(0).to(gain.dtype) if gain.requires_grad else None
 
     def gate(self, gate_up: Tensor, out: Tensor) -> None:
         """As in Operations."""

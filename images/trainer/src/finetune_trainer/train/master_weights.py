@@ -18,8 +18,7 @@ def splits_masters(model: nn.Module, spec: FineTuneJobSpec, device: Device, long
 
     With the fused kernels alone: without them nothing is gained, as autocast is made for float32 weights.
     """
-    switch = spec.training.fused_kernels
-    if switch is Switch.DISABLED or (switch is Switch.AUTO and not device.is_gpu):
+    if spec.training.fused_kernels is Switch.AUTO and not device.is_gpu:
         return False
     stored = {parameter.dtype for parameter in model.parameters()}
     return (
