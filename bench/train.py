@@ -71,7 +71,10 @@ class Bench:
     def get_ready(self, wanted: dict[str, Variant]) -> None:
         """Write the model and have our jobs' rows prepared, all at once: nothing of that shall run beside a measurement."""
         self._start_peer(next(iter(wanted.items())))
-        run([sys.executable, __file__, "--write-model", str(self._folder / "model"), self._options.shape])
+        if self._options.model:
+            (self._folder / "model").symlink_to(self._options.model.resolve())
+        else:
+            run([sys.executable, __file__, "--write-model", str(self._folder / "model"), self._options.shape])
         ours = {name: variant for name, variant in wanted.items() if isinstance(variant, Ours)}
         self._unprepared = own_trainer.prepare(self._folder, ours, self._options.rows, self._is_tiny)
 
@@ -134,6 +137,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="JSON lines are added to this file")
     parser.add_argument("--shape", choices=workload.SHAPES, default="7b")
     parser.add_argument("--rows", choices=workload.ROWS, default="chat")
+    parser.add_argument("--model", type=Path, help="folder that `train.py --write-model FOLDER SHAPE` wrote before")
     parser.add_argument("--llama-factory", type=Path, help="folder with LLaMA-Factory's packages")
     parser.add_argument("--trl", type=Path, help="folder with TRL's packages")
     parser.add_argument("--only", help="variants, separated by |")

@@ -61,6 +61,8 @@ _FOUR_BITS = {"quantization_bit": 4, "quantization_method": "bnb"}
 CHAT: dict[str, Variant] = {
     "lora, tutorial's settings": Ours(_TUTORIAL, **_SMALL_STEPS),
     "llama-factory lora, best": _llama_factory(**_PACKED, **_rows(8, 1)),
+    # A small model needs larger batches than a large one to fill the card.
+    "llama-factory lora, large batch": _llama_factory(**_PACKED, **_rows(32, 1)),
     "lora, batch of 64 rows": Ours(_LARGE),
     "lora fp8 base": Ours({**_LARGE, "precision": "FP8Base"}),
     "qlora, batch of 64 rows": Ours(_LARGE, "QLoRA"),
@@ -78,20 +80,24 @@ CHAT: dict[str, Variant] = {
 }
 """For rows of a few hundred tokens."""
 
-LONG: dict[str, Variant] = {
-    "lora, tutorial's settings": Ours(_TUTORIAL),
+def _long(accumulation: int) -> dict[str, Variant]:
+    """For rows of thousands of tokens, so many of them in a step."""
+    rows = _rows(1, accumulation)
+    ours: dict[str, Any] = {"perDeviceBatchSize": 1, "gradientAccumulationSteps": accumulation}
     # A step takes a row: rows of about the cutoff's length leave nothing to pack, and without a mask attention is faster.
-    "llama-factory lora, best": _llama_factory(**_FAST, **_rows(1, 8)),
-    "llama-factory lora, packed": _llama_factory(**_PACKED, **_rows(1, 8)),
-    "llama-factory lora, best, gradient checkpointing": _llama_factory(
-        **{**_FAST, "disable_gradient_checkpointing": False}, **_rows(1, 8)
-    ),
-    "qlora, tutorial's settings": Ours(_TUTORIAL, "QLoRA"),
-    "llama-factory qlora, best": _llama_factory(**_FAST, **_FOUR_BITS, **_rows(1, 8)),
-}
-"""For rows of thousands of tokens."""
+    return {
+        "lora, tutorial's settings": Ours(ours, steps=6),
+        "llama-factory lora, best": _llama_factory(**_FAST, **rows),
+        "llama-factory lora, packed": _llama_factory(**_PACKED, **rows),
+        "llama-factory lora, best, gradient checkpointing": _llama_factory(
+            **{**_FAST, "disable_gradient_checkpointing": False}, **rows
+        ),
+        "qlora, tutorial's settings": Ours(ours, "QLoRA", steps=6),
+        "llama-factory qlora, best": _llama_factory(**_FAST, **_FOUR_BITS, **rows),
+    }
 
 
 def variants(rows: str) -> dict[str, Variant]:
     """Those for a kind of rows."""
-    return CHAT if rows == "chat" else LONG
+    # Eight rows of 24,000 tokens would take a step a quarter of a minute.
+    return {"chat": CHAT, "long8k": _long(8), "long32k": _long(2)}[rows]

@@ -29,7 +29,6 @@ from finetune_trainer.estimate.step import Batch, play_step
 from finetune_trainer.estimate.telling import refusal
 from finetune_trainer.estimate.workload import Workload
 from finetune_trainer.train.device import Device
-from finetune_trainer.train.fused import Room, tokens_that_fit
 from finetune_trainer.train.recompute import recomputes_activations
 
 CONFIG = Qwen2Config(
@@ -318,29 +317,3 @@ def test_the_command_prints_a_json_line_a_job_and_fails_for_those_that_cannot_fi
 def test_on_the_cpu_activations_are_recomputed_only_when_asked(tmp_path: Path, switch: str, expected: bool) -> None:
     training = spec_of({"gradientCheckpointing": switch}).training
     assert recomputes_activations(training, Device(is_gpu=False), tmp_path / "report.json") is expected
-
-
-@pytest.mark.parametrize(
-    ("step", "recomputes", "tokens"),
-    [(280, False, 280), (281, False, 80), (180, True, 180), (181, True, 80), (1, True, 180)],
-    ids=["one pass", "several passes", "one, recomputed", "several, recomputed", "short steps"],
-)
-def test_bf16_weights_leave_room_for_more_tokens_where_every_step_is_one_pass(
-    step: int, recomputes: bool, tokens: int
-) -> None:
-    # 1000 weights: 10 bytes each of the optimizer's, 2 of gradients, which the fixed bytes contain, and 2 more of sums.
-    model = torch.nn.Linear(10, 100, bias=False, dtype=torch.bfloat16)
-    room = Room(free=16_000, fixed=2400, per_token=20)
-    assert tokens_that_fit(room, model, Optimizer.ADAMW, step, recomputes=recomputes) == tokens
-
-
-def test_what_gradients_take_at_the_end_limits_a_pass_too() -> None:
-    model = torch.nn.Linear(10, 100, bias=False, dtype=torch.bfloat16)
-    assert tokens_that_fit(Room(12_600, 2400, 20), model, Optimizer.ADAMW, 1, recomputes=False) == 4 * 10
-
-
-def test_float32_weights_and_other_optimizers_take_what_their_state_does() -> None:
-    model = torch.nn.Linear(10, 100, bias=False)
-    for optimizer, tokens in ((Optimizer.ADAMW, 280), (Optimizer.ADAMW_8BIT, 580), (Optimizer.SGD, 680)):
-        for step in (1, 100_000):
-            assert tokens_that_fit(Room(16_000, 2400, 20), model, optimizer, step, recomputes=True) == tokens

@@ -12,7 +12,7 @@ from finetune_trainer.estimate.capacity import MARGIN, Verdict, cards_that_fit, 
 from finetune_trainer.estimate.parts import Prediction
 from finetune_trainer.estimate.predict import Predictor, devices_of
 from finetune_trainer.estimate.workload import Workload, step_tokens, worthwhile_tokens
-from finetune_trainer.train.fused import MOST_TOKENS
+from finetune_trainer.train.pass_plan import MOST_TOKENS
 from finetune_trainer.train.recompute import WITHOUT_RECOMPUTING
 
 

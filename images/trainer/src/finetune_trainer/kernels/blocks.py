@@ -129,13 +129,13 @@ class _Attention(torch.autograd.Function):
         inputs = half.heads.rotated(raw, cos, sin, half.operations)
         seen, state = half.operations.attend(*inputs, documents, half.heads.scale)
         result, low = half.out.forward_narrow(seen.flatten(1))
-        ctx.save_for_backward(hidden, rstd, x, raw, seen, low, cos, sin, *state)
+        ctx.save_for_backward(hidden, rstd, _kept(x, half), raw, seen, low, cos, sin, *state)
         ctx.half, ctx.documents = half, documents
         return _sum(result, hidden)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        hidden, rstd, x, raw, seen, low, cos, sin, *state = ctx.saved_tensors
+        hidden, rstd, kept, raw, seen, low, cos, sin, *state = ctx.saved_tensors
         half: AttentionHalf = ctx.half
         grad = grad.contiguous()
         heads, into, out = half.heads, half.into, half.out
@@ -146,9 +146,9 @@ class _Attention(torch.autograd.Function):
         grads = half.operations.attend_backward(
             of_seen.view(seen.shape), inputs, seen, tuple(state), ctx.documents, heads.scale
         )
-        of_raw = into.wide_output(len(x))
+        of_raw = into.wide_output(len(hidden))
         heads.rotate_back(grads, raw, of_raw[:, : into.outputs], cos, sin, half.operations)
-        of_hidden, of_gain, of_into = _through_norm(ctx.needs_input_grad[0], half, grad, hidden, rstd, x, of_raw)
+        of_hidden, of_gain, of_into = _through_norm(ctx.needs_input_grad[0], half, grad, hidden, rstd, kept, of_raw)
         return of_hidden, None, None, None, None, of_gain, *of_into, *of_out
 
 
@@ -160,23 +160,23 @@ class _Gated(torch.autograd.Function):
         wide = half.out.wide_input(len(hidden))
         half.operations.gate(gate_up, wide[:, : half.out.inputs])
         result = half.out.forward(wide)
-        ctx.save_for_backward(hidden, rstd, x, gate_up, wide[:, half.out.inputs :].clone())
+        ctx.save_for_backward(hidden, rstd, _kept(x, half), gate_up, wide[:, half.out.inputs :].clone())
         ctx.half = half
         return _sum(result, hidden)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        hidden, rstd, x, gate_up, low = ctx.saved_tensors
+        hidden, rstd, kept, gate_up, low = ctx.saved_tensors
         half: GatedHalf = ctx.half
         grad = grad.contiguous()
         into, out = half.into, half.out
         given = _widened(grad, half)
         middle = out.backward(given)
-        of_gate_up = into.wide_output(len(x))
+        of_gate_up = into.wide_output(len(hidden))
         half.operations.gate_backward(middle, gate_up, of_gate_up[:, : into.outputs])
         of_out = out.gradients(middle, low, given)
         del middle, given
-        of_hidden, of_gain, of_into = _through_norm(ctx.needs_input_grad[0], half, grad, hidden, rstd, x, of_gate_up)
+        of_hidden, of_gain, of_into = _through_norm(ctx.needs_input_grad[0], half, grad, hidden, rstd, kept, of_gate_up)
         return of_hidden, None, of_gain, *of_into, *of_out
 
 
@@ -186,13 +186,18 @@ def _normed(hidden: Tensor, half: AttentionHalf | GatedHalf) -> tuple[Tensor, Te
     return x, half.operations.norm(hidden, half.norm.gain, half.norm.eps, x[:, : half.into.inputs])
 
 
+def _kept(x: Tensor, half: AttentionHalf | GatedHalf) -> Tensor | None:
+    """``x`` for the backward pass; None where that is to make it again, as memory is short where all weights are trained."""
+    return None if half.into.learns else x
+
+
 def _through_norm(
     wanted: bool,
     half: AttentionHalf | GatedHalf,
     grad: Tensor,
     hidden: Tensor,
     rstd: Tensor,
-    x: Tensor,
+    kept: Tensor | None,
     of_into: Tensor,
 ) -> tuple[Tensor | None, Tensor | None, list[Tensor]]:
     """Gradients of the half's input and gain, where ``wanted`` and trained, and of what is trained in ``into``."""
@@ -202,6 +207,7 @@ def _through_norm(
         of_hidden, of_gain = half.operations.norm_backward(of_x, hidden, half.norm.gain, rstd, grad)
     else:
         into.fill(of_into)
+    x = _normed(hidden, half)[0] if kept is None else kept
     found = into.gradients(x[:, : into.inputs], x[:, into.inputs :], of_into)
     return of_hidden, of_gain, found
 

@@ -51,6 +51,12 @@ def fuse_halves(causal: Any, computing: Computing) -> list[JoinedLinear]:
     return joined
 
 
+def recompute_first(causal: Any, count: int) -> None:
+    """Have the first ``count`` layers, and no others, recompute their activations; the layers are those of ``fuse_halves``."""
+    for number, layer in enumerate(causal.model.layers):
+        layer.forward.recomputes = number < count
+
+
 def _is_suited(layer: nn.Module, dtype: torch.dtype) -> bool:
     """Whether what is trained in the layer is what the functions know: plain adapters, or everything, in one number format."""
     from peft.tuners.lora import LoraLayer
@@ -91,7 +97,7 @@ class _Halves:
         self._gated = GatedHalf(operations, _norm(layer.post_attention_layernorm), into, out)
         self._is_last = is_last
         # Done here: newer releases of transformers (5.23, not 5.6) recompute in the very method that this replaces.
-        self._recomputes = layer.gradient_checkpointing
+        self.recomputes: bool = layer.gradient_checkpointing
         layer.gradient_checkpointing = False
 
     @property
@@ -100,7 +106,7 @@ class _Halves:
         return [self._attention.into, self._attention.out, self._gated.into, self._gated.out]
 
     def __call__(self, hidden_states: Tensor, *_: Any, position_embeddings: Any, **options: Any) -> Tensor:
-        if not (self._recomputes and torch.is_grad_enabled()):
+        if not (self.recomputes and torch.is_grad_enabled()):
             return self._computed(hidden_states, position_embeddings, options)
         # Nothing in the layer is random.
         computed: Tensor = checkpoint(

@@ -57,7 +57,8 @@ class JoinedLinear:
     ) -> None:
         """``linears`` share their input; ``adapters`` has each one's. ``dtype`` is what is computed in."""
         self._linears, self._operations = linears, operations
-        self._learns: bool = linears[0].weight.requires_grad
+        self.learns: bool = linears[0].weight.requires_grad
+        """Whether the weights themselves are trained."""
         self.dtype, self._device = dtype, linears[0].weight.device
         self.inputs: int = linears[0].in_features
         self.outputs: int = sum(linear.out_features for linear in linears)
@@ -70,7 +71,7 @@ class JoinedLinear:
     @property
     def trained(self) -> list[Tensor]:
         """What is trained, in the order in which ``gradients`` gives theirs: the adapters' halves, or the layers' own."""
-        if not self._learns:
+        if not self.learns:
             return [half for place in self._places for half in (place.adapter.a, place.adapter.b)]
         biased = [linear.bias for linear in self._linears if linear.bias is not None]
         return [*(linear.weight for linear in self._linears), *biased]
@@ -128,7 +129,7 @@ class JoinedLinear:
 
     def gradients(self, x: Tensor, low: Tensor, dy: Tensor) -> list[Tensor]:
         """Gradients of ``trained``, from the input (rows, inputs), its low-rank part (rows, room) and ``dy`` after ``backward``."""
-        if self._learns:
+        if self.learns:
             return self._own_gradients(x, dy)
         if not self.room:
             return []

@@ -22,6 +22,8 @@ from finetune_trainer.train.supervise import Failed, Rank, supervise
 from finetune_trainer.train.watchdog import Watchdog
 
 DEFAULT_PORT = "29500"  # torchrun's own
+_ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+"""Passes differ in size from step to step: without segments that grow, what one leaves behind does not fit the next."""
 
 
 def needs_ranks(spec: FineTuneJobSpec) -> bool:
@@ -43,7 +45,7 @@ def run_ranks(run: RunConfig, run_file: Path) -> Mapping[str, Figure]:
     """
     several = needs_ranks(run.spec)
     count = max(1, run.spec.resources.gpus_per_node)
-    environments = rank_environments(count) if several else [dict(os.environ)]
+    environments = rank_environments(count) if several else [{**_ALLOCATOR, **os.environ}]
     command = [sys.executable, "-m", "finetune_trainer.main", "train", "--run", str(run_file)]
     killed_before = kills()
     with tempfile.TemporaryDirectory(prefix="finetune-ranks-") as folder:
@@ -61,6 +63,7 @@ def rank_environments(count: int) -> list[dict[str, str]]:
     nodes = int(os.environ.get("PET_NNODES", "1"))
     node = int(os.environ.get("PET_NODE_RANK", "0"))
     common = {
+        **_ALLOCATOR,
         **os.environ,
         "WORLD_SIZE": str(nodes * count),
         "LOCAL_WORLD_SIZE": str(count),
