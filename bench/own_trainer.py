@@ -94,7 +94,7 @@ def _write_run(folder: Path, name: str, variant: Ours, rows: str, is_tiny: bool)
         "model": {"source": f"file://{folder}/model"},
         "datasets": [{"source": f"file://{folder}/data/rows.jsonl"}],
         "method": variant.method,
-        "tokenization": {"cutoffLen": workload.ROWS[rows].cutoff, "template": "qwen", "packing": "None"},
+        "tokenization": {"cutoffLen": workload.ROWS[rows].cutoff, "template": "qwen", "packing": variant.packing},
         # The trainer reads the loss of every step anyway, so that a line a step costs nothing.
         "logging": {"steps": 1},
         "checkpoints": {"steps": 100_000},

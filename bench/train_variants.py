@@ -13,6 +13,7 @@ class Ours:
     training: dict[str, Any]
     method: str = "LoRA"
     gpus: int = 1
+    packing: str = "None"
     memory_gib: float | None = None
     """What is left free of the GPU's memory; None for all of it."""
     warm_up: int = 3
@@ -38,6 +39,8 @@ Variant = Ours | Peer
 
 _TUTORIAL = {"perDeviceBatchSize": 1, "gradientAccumulationSteps": 8}
 _LARGE = {"perDeviceBatchSize": 8, "gradientAccumulationSteps": 8}
+# 15,000 tokens a step and device, of which none has to be padding: as many as fit one pass of a 7B model that is trained whole.
+_PACKED_ROWS = {"perDeviceBatchSize": 15, "gradientAccumulationSteps": 1}
 _SMALL_STEPS: dict[str, Any] = {"warm_up": 6, "steps": 51}
 
 
@@ -68,10 +71,15 @@ CHAT: dict[str, Variant] = {
     "qlora, batch of 64 rows": Ours(_LARGE, "QLoRA"),
     "llama-factory qlora, best": _llama_factory(**_PACKED, **_FOUR_BITS, **_rows(4, 2)),
     "qlora within 24 GiB": Ours(_LARGE, "QLoRA", memory_gib=24),
-    "full, one card": Ours(_LARGE, "Full"),
+    "full, one card": Ours(_PACKED_ROWS, "Full", packing="Segmented"),
     "trl lora, best": _trl(packing=True, use_liger_kernel=True, gradient_checkpointing=False, **_rows(4, 2)),
     "llama-factory lora, tutorial's settings": _llama_factory(),
-    "full, two cards": Ours(_LARGE, "Full", gpus=2),
+    "full, two cards": Ours(_PACKED_ROWS, "Full", packing="Segmented", gpus=2),
+    "full, two cards, large batch": Ours(
+        {**_PACKED_ROWS, "perDeviceBatchSize": 24}, "Full", packing="Segmented", gpus=2
+    ),
+    "full, batch of 64 rows": Ours(_LARGE, "Full"),
+    "lora, two cards": Ours(_LARGE, gpus=2),
     "qlora, tutorial's settings": Ours(_TUTORIAL, "QLoRA", **_SMALL_STEPS),
     # What rounding does to the loss: both see the same rows in the same order.
     "lora, 200 steps": Ours(_TUTORIAL, warm_up=20, steps=180),
@@ -79,6 +87,7 @@ CHAT: dict[str, Variant] = {
     "lora, tutorial's settings, plain": Ours({**_TUTORIAL, "fusedKernels": "Disabled"}, steps=12),
 }
 """For rows of a few hundred tokens."""
+
 
 def _long(accumulation: int) -> dict[str, Variant]:
     """For rows of thousands of tokens, so many of them in a step."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune_operator.api.result import read_results
 from finetune_operator.api.run import RunConfig
 from trainer_process import losses, run_stages, trainer_log
 from trainer_runs import IDENTITY, identity_model, make_run
@@ -23,6 +24,9 @@ def test_a_base_in_float8_learns_the_same_within_a_hundredth(tmp_path: Path) -> 
     exact, rounded = (_trained(tmp_path, model, "Enabled", precision=precision) for precision in ("BF16", "FP8Base"))
     assert losses(rounded) == pytest.approx(losses(exact), rel=0.01)
     assert losses(rounded) != losses(exact)
+    # For the status; a job in 16 bits has nothing of the kind to tell.
+    assert 0 < float(read_results(rounded.paths.result)["train"]["float8LossDifference"]) < 0.01
+    assert "float8LossDifference" not in read_results(exact.paths.result)["train"]
 
 
 def _evaluations(run: RunConfig) -> list[float]:

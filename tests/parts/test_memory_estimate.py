@@ -93,7 +93,7 @@ def test_optimizers_take_what_their_state_does(predictor: Predictor) -> None:
         (torch.bfloat16, {}, 2, 10, 0),
         (torch.bfloat16, {"training": {"perDeviceBatchSize": 2}}, 2, 10, 4),
         (torch.bfloat16, {"training": {"precision": "FP16"}}, 4, 8, 0),
-        (torch.bfloat16, {"resources": {"gpusPerNode": 2}}, 4, 8, 0),
+        (torch.bfloat16, {"resources": {"gpusPerNode": 2}}, 2, 5, 0),
         (torch.float32, {}, 4, 8, 0),
     ],
     ids=["one pass", "several passes", "FP16", "two GPUs", "float32 files"],

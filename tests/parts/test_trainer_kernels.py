@@ -67,7 +67,7 @@ def plain_loss(model: nn.Module, packing: Packing) -> tuple[float, Any]:
 
 def fused_loss(model: nn.Module, packing: Packing, items: Any, tokens_per_pass: int) -> float:
     total = 0.0
-    for inputs in DocumentCollator(packing, tokens_per_pass)(sequences_for(packing))[PASSES]:
+    for inputs in DocumentCollator(packing, tokens_per_pass, tokens_per_pass)(sequences_for(packing))[PASSES]:
         inputs.pop(TOKENS)
         loss = model(**inputs, num_items_in_batch=items).loss
         loss.backward()
@@ -95,20 +95,27 @@ def test_loss_and_gradients_are_those_of_the_padded_batch(
 @pytest.mark.parametrize("packing", list(Packing))
 def test_the_targets_that_are_counted_are_those_of_the_padded_batch(packing: Packing) -> None:
     padded = Collator(0, packing)(sequences_for(packing))["labels"][:, 1:]
-    documents = DocumentCollator(packing, 16)(sequences_for(packing))
+    documents = DocumentCollator(packing, 16, 16)(sequences_for(packing))
     assert (documents["shift_labels"] != -100).sum() == (padded != -100).sum()
 
 
 def test_a_pass_takes_whole_sequences_up_to_its_tokens_and_at_least_one() -> None:
-    passes = DocumentCollator(Packing.NONE, 16)([[row] for row in some_rows()])[PASSES]
+    passes = DocumentCollator(Packing.NONE, 16, 16)([[row] for row in some_rows()])[PASSES]
     assert [inputs["document_starts"].tolist() for inputs in passes] == [[0, 5, 16], [0, 7], [0, 16]]
+
+
+def test_a_step_up_to_the_larger_number_of_tokens_is_one_pass() -> None:
+    rows = [[row] for row in some_rows()]
+    tokens = sum(len(row.input_ids) for row in some_rows())
+    assert len(DocumentCollator(Packing.NONE, tokens, 16)(rows)[PASSES]) == 1
+    assert len(DocumentCollator(Packing.NONE, tokens - 1, 16)(rows)[PASSES]) == 3
 
 
 def test_an_evaluation_without_gradients_gives_the_same_loss() -> None:
     model = a_model(Qwen2Config, "LoRA")
     fuse(model, None)
     expected = fused_loss(model, Packing.NONE, 20, 10_000)
-    [inputs] = DocumentCollator(Packing.NONE, 10_000)(sequences_for(Packing.NONE))[PASSES]
+    [inputs] = DocumentCollator(Packing.NONE, 10_000, 10_000)(sequences_for(Packing.NONE))[PASSES]
     inputs.pop(TOKENS)
     with torch.no_grad():
         assert model(**inputs, num_items_in_batch=20).loss.item() == pytest.approx(expected, abs=TOLERANCE)

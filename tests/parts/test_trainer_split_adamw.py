@@ -114,9 +114,9 @@ def test_gradients_of_several_passes_are_added_up_in_float32() -> None:
     optimizer, peer = SplitAdamW(split, **CONSTANTS), torch.optim.AdamW(plain, **CONSTANTS)
     for step in range(5):
         peer.zero_grad()
-        with optimizer.sums.adding():
-            for each in range(7):
-                torch.manual_seed(step * 7 + each)
+        for each in range(7):
+            torch.manual_seed(step * 7 + each)
+            with optimizer.gradients.taking(is_last=each == 6, is_only=False):
                 for weight, master in zip(split, plain, strict=True):
                     slope = torch.randn(weight.shape).bfloat16()
                     weight.backward(slope)

@@ -20,7 +20,7 @@ def some_rows() -> list[StoredRow]:
 
 def passes(rows: list[StoredRow]) -> list[dict[str, Any]]:
     """One pass over the rows, each a document of its own."""
-    made: list[dict[str, Any]] = DocumentCollator(Packing.NONE, 10_000)([[row] for row in rows])[PASSES]
+    made: list[dict[str, Any]] = DocumentCollator(Packing.NONE, 10_000, 10_000)([[row] for row in rows])[PASSES]
     for inputs in made:
         inputs.pop(TOKENS)
     return made

@@ -116,6 +116,11 @@ class RowStore:
         """Tokens of so many sequences, or of all where there are fewer: the most that any choice of them has."""
         return int(np.sort(self._lengths())[-sequences:].sum())
 
+    def steps(self, sequences: int, most: int) -> list[int]:
+        """Tokens of so many sequences at a time as they lie in the store, at most so often."""
+        lengths = self._lengths()[: sequences * most]
+        return [int(lengths[begin : begin + sequences].sum()) for begin in range(0, len(lengths), sequences)]
+
     def _lengths(self) -> NDArray[np.int64]:
         rows = self._table["length"][self._rows[self._sequences]]
         lengths: NDArray[np.int64] = np.add.reduceat(rows, self._sequence_offsets[:-1])

@@ -51,5 +51,6 @@ PARITY_LOST = "ParityLost"  # the merged model answers otherwise than base + ada
 RETRIES_EXHAUSTED = "RetriesExhausted"  # maxRetries attempts failed
 DEADLINE_EXCEEDED = "DeadlineExceeded"  # activeDeadlineSeconds have passed
 CHECKPOINT_SKIPPED = "CheckpointSkipped"  # of an event: a checkpoint was damaged or another training's
+BASE_NOT_ROUNDED = "BaseNotRounded"  # of an event: FP8Base would change the loss too much; computed in BF16
 NAME_TAKEN = "NameTaken"  # an object with a child's name exists and belongs to somebody else
 CLAIM_NOT_FOUND = "ClaimNotFound"  # storage.claim or a pvc:// source names a claim that does not exist

@@ -26,6 +26,10 @@ Figure = str | int | float
 
 SKIPPED_CHECKPOINTS = "skippedCheckpoints"
 """Figure of train: checkpoints that were damaged or another training's, and so not resumed from, with why."""
+FLOAT8_LOSS_DIFFERENCE = "float8LossDifference"
+"""Figure of train, precision FP8Base: what rounding changes the loss of the first rows by, relative to the loss in 16 bits."""
+BASE_NOT_ROUNDED = "baseNotRounded"
+"""Figure of train: why precision FP8Base was not computed in; absent where it was."""
 
 
 class ExitCode(enum.IntEnum):

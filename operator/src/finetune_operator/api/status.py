@@ -119,6 +119,8 @@ class Results(StatusModel):
     """Loss on the rows held back, at the end."""
     steps: int | None = None
     """Optimizer steps done."""
+    float8_loss_difference: ShortText | None = None
+    """Precision FP8Base: relative change of the loss of the first rows by rounding. Over 0.01, BF16 was computed in instead."""
     merge_max_difference: ShortText | None = None
     """Largest difference of a logit between base + adapter and the merged model."""
     merge_quantized_base: ShortText | None = None

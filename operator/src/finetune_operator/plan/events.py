@@ -37,6 +37,17 @@ def skipped_checkpoints(end: PodEnd | None) -> tuple[Event, ...]:
     return (_warning(conditions.CHECKPOINT_SKIPPED, message),) if skipped else ()
 
 
+def of_training(end: PodEnd | None) -> tuple[Event, ...]:
+    """Events that an attempt's last words ask for, whether it succeeded or not."""
+    return skipped_checkpoints(end) + base_not_rounded(end)
+
+
+def base_not_rounded(end: PodEnd | None) -> tuple[Event, ...]:
+    """An event where rounding the base to float8 would have done harm, and was left."""
+    why = figures.base_not_rounded(end)
+    return (_warning(conditions.BASE_NOT_ROUNDED, f"computed in BF16, not FP8Base: {why}."),) if why else ()
+
+
 def _warning(reason: str, message: str) -> Event:
     return Event(type="Warning", reason=reason, message=truncate(message, _MESSAGE_LIMIT))
 

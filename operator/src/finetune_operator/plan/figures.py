@@ -9,7 +9,7 @@ import math
 
 from pydantic import ValidationError
 
-from finetune_operator.api.outcome import SKIPPED_CHECKPOINTS, Figure, TerminationMessage
+from finetune_operator.api.outcome import BASE_NOT_ROUNDED, SKIPPED_CHECKPOINTS, Figure, TerminationMessage
 from finetune_operator.api.status import DatasetStatus, Results
 from finetune_operator.plan.types import PodEnd
 
@@ -38,6 +38,11 @@ def results(old: Results | None, end: PodEnd | None) -> Results | None:
 def skipped_checkpoints(end: PodEnd | None) -> str:
     """The checkpoints that training did not go on from, with why; empty where there were none."""
     return str(_figures(end).get(SKIPPED_CHECKPOINTS, ""))
+
+
+def base_not_rounded(end: PodEnd | None) -> str:
+    """Why training did not compute in precision FP8Base; empty where it did, or was not asked to."""
+    return str(_figures(end).get(BASE_NOT_ROUNDED, ""))
 
 
 def significant(value: Figure) -> str:

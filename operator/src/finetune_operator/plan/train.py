@@ -87,14 +87,17 @@ def _headless_service(world: World) -> tuple[Manifest, ...]:
 
 
 def _succeeded(world: World) -> Step:
-    results = figures.results(world.status.results, world.observed.ends.get(world.train_name))
+    end = world.observed.ends.get(world.train_name)
+    results = figures.results(world.status.results, end)
     done = "the adapter is on the volume" if world.spec.is_adapter else "the tuned model is on the volume"
+    if why := figures.base_not_rounded(end):
+        done += f"; computed in BF16, not FP8Base: {why}"
     return Step(
         ready=false(conditions.READY, conditions.TRAINING, done),
         conditions=(true(conditions.TRAINED, conditions.SUCCEEDED, done),),
         fields={"attempt": world.attempt, "results": results, "progress": progress.finished(world, results)},
         delete=failure.own(world, ("Service", world.train_name)),
-        events=events.skipped_checkpoints(world.observed.ends.get(world.train_name)),
+        events=events.of_training(end),
         requeue_after=AT_ONCE,
     )
 
@@ -115,7 +118,7 @@ def _ended(world: World, ending: Ending, when: dt.datetime, end: PodEnd | None) 
         conditions=step.conditions,
         fields={"attempt": world.attempt, "attempts": attempts, **step.fields},
         delete=tuple(dict.fromkeys([*step.delete, *failure.own(world, ("Service", world.train_name))])),
-        events=events.skipped_checkpoints(end),
+        events=events.of_training(end),
         requeue_after=step.requeue_after,
     )
 

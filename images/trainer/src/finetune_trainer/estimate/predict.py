@@ -23,6 +23,7 @@ from finetune_trainer.kernels.fused_model import unsuited
 from finetune_trainer.train.device import Device
 from finetune_trainer.train.fused import unsuited_job
 from finetune_trainer.train.master_weights import asks_for_split
+from finetune_trainer.train.shared_gradients import exchange_bytes
 
 
 def devices_of(spec: FineTuneJobSpec) -> int:
@@ -76,7 +77,7 @@ class Predictor:
         splits = batch.fused and self.splits(spec)
         peaks = peaks_of(play, self._layers, uniform=self._uniform)
         trained = self._trained(spec)
-        parts = _whole(peaks, trained, devices_of(spec)) if spec.deepspeed is None else _divided(peaks, spec, trained)
+        parts = _divided(peaks, spec, trained) if spec.deepspeed else _whole(peaks, trained, devices_of(spec), splits)
         gaps = GAP_SHARE * (parts.get(Part.ACTIVATIONS, 0) + parts.get(Part.LOGITS, 0))
         parts |= {Part.WORKSPACE: WORKSPACE_BYTES, Part.RUNTIME: CONTEXT_BYTES + gaps}
         return Prediction({part: round(parts[part]) for part in Part if parts.get(part, 0) >= 1}, recomputes)
@@ -101,9 +102,13 @@ def _trained_of(model: nn.Module) -> Trained:
 _RELEVANT = {"method", "lora", "quantization", "deepspeed", "training", "evaluation", "tokenization"}
 
 
-def _whole(peaks: Peaks, trained: Trained, devices: int) -> dict[Part, float]:
+def _whole(peaks: Peaks, trained: Trained, devices: int, splits: bool) -> dict[Part, float]:
     parts = dict(peaks.most)
-    if devices > 1:
+    if devices > 1 and splits:
+        # Each process keeps what it updates; the float32 mean of gradients that it does is no more than all in bf16.
+        parts[Part.OPTIMIZER] /= devices
+        parts[Part.COMMUNICATION] = min(exchange_bytes(devices), trained.size)
+    elif devices > 1:
         # DistributedDataParallel copies gradients into buckets of their own.
         parts[Part.COMMUNICATION] = trained.size
     return parts

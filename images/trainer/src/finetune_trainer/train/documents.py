@@ -24,12 +24,15 @@ class DocumentCollator:
     """Makes the passes of one batch. A document is what attention may look at: a conversation, or a plainly packed sequence."""
 
     packing: Packing
-    tokens_per_pass: int
-    """A pass takes whole sequences up to this many tokens, and at least one."""
+    at_once: int
+    """Tokens of a batch up to which it is one pass."""
+    in_parts: int
+    """Where it is several, each takes whole sequences up to this many tokens, and at least one."""
 
     def __call__(self, sequences: Sequence[list[StoredRow]]) -> dict[str, Any]:
         """The batch: its passes, and all targets for the Trainer to count."""
-        passes = [self._pass(group) for group in _groups(sequences, self.tokens_per_pass)]
+        is_one = sum(map(_length, sequences)) <= self.at_once
+        passes = [self._pass(group) for group in ([sequences] if is_one else _groups(sequences, self.in_parts))]
         targets = torch.cat([inputs["targets"] for inputs in passes])
         return {
             # First: the Trainer takes the size of a batch from its first tensor.
@@ -61,7 +64,7 @@ class DocumentCollator:
         return [(sequence_ids(group), sequence_labels(group, self.packing)) for group in groups]
 
 
-def _groups(sequences: Sequence[list[StoredRow]], limit: int) -> Iterator[list[list[StoredRow]]]:
+def _groups(sequences: Sequence[list[StoredRow]], limit: int) -> Iterator[Sequence[list[StoredRow]]]:
     group: list[list[StoredRow]] = []
     tokens = 0
     for rows in sequences:

@@ -14,8 +14,10 @@ from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.api.training import Precision, Switch
 from finetune_trainer.kernels.fused_model import causal_model, fuse, unsuited
 from finetune_trainer.train.device import Device
-from finetune_trainer.train.float8 import round_base
+from finetune_trainer.train.float8 import Rounding, round_base
 from finetune_trainer.train.pass_meter import PassMeter, kept_bytes
+from finetune_trainer.train.pass_plan import Steps
+from finetune_trainer.train.rank import process_count
 
 Sample = Callable[[], Sequence[dict[str, Any]]]
 """Gives inputs of some passes over the rows that are trained on."""
@@ -27,24 +29,28 @@ _CPU_TOKENS = 4096
 class FusedPlan:
     """How a model with fused kernels is fed."""
 
-    tokens_per_pass: int
+    at_once: int
+    """Tokens of a step up to which it is one pass."""
+    in_parts: int
+    """Tokens of each pass where there are several; a longer sequence is a pass of its own."""
+    rounding: Rounding | None = None
+    """What was found where the base was to be rounded."""
 
 
 def plan_fused(
-    model: nn.Module, spec: FineTuneJobSpec, device: Device, longest: int, step: int, sample: Sample
+    model: nn.Module, spec: FineTuneJobSpec, device: Device, steps: Steps, sample: Sample
 ) -> FusedPlan | None:
     """Put the kernels into the model if they suit the job, and measure what a pass may hold; None where they do not.
 
-    ``longest`` is the longest sequence's number of tokens, ``step`` the largest optimizer step's, ``sample`` gives passes
-    of the job's rows. Raises StageFailure: INVALID_SPEC where fusedKernels is Enabled or precision FP8Base and cannot be,
-    OUT_OF_MEMORY where not even the longest sequence fits.
+    ``sample`` gives passes of the job's rows. Raises StageFailure: INVALID_SPEC where fusedKernels is Enabled or precision
+    FP8Base and cannot be, OUT_OF_MEMORY where not even the longest sequence fits.
     """
     switch = spec.training.fused_kernels
     if switch is Switch.AUTO and not device.is_gpu:
         return None
-    reason = unsuited_job(spec, device) or unsuited(model, longest)
+    reason = unsuited_job(spec, device) or unsuited(model, steps.longest)
     if reason is None:
-        return _fused(model, spec, device, longest, step, sample)
+        return _fused(model, spec, device, steps, sample)
     if spec.training.precision is Precision.FP8_BASE and device.is_gpu:
         raise _no_float8(reason)
     if switch is Switch.DISABLED:
@@ -80,30 +86,29 @@ def _no_float8(reason: str) -> StageFailure:
     )
 
 
-def _fused(
-    model: nn.Module, spec: FineTuneJobSpec, device: Device, longest: int, step: int, sample: Sample
-) -> FusedPlan:
+def _fused(model: nn.Module, spec: FineTuneJobSpec, device: Device, steps: Steps, sample: Sample) -> FusedPlan:
     dtype = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}.get(device.autocast)
     if device.is_gpu and next(model.parameters()).device.type == "cpu":
         model.to(f"cuda:{device.index}")
     layers = causal_model(model).model.layers
     asked = sum(bool(layer.gradient_checkpointing) for layer in layers)
     joined = fuse(model, dtype)
+    rounding = None
     if spec.training.precision is Precision.FP8_BASE:
         if not joined:
             raise _no_float8(f"what is trained is not plain adapters alone ({PLAIN_ADAPTERS})")
-        round_base(model, joined, sample())
+        rounding = round_base(model, joined, sample())
     if not device.is_gpu:
-        return FusedPlan(max(_CPU_TOKENS, longest))
+        return FusedPlan(_CPU_TOKENS, _CPU_TOKENS, rounding)
     chooses = bool(joined) and spec.training.gradient_checkpointing is Switch.AUTO
     counts = range(len(layers) + 1) if chooses else [asked]
-    kept = kept_bytes(model, spec.training.optimizer)
-    plan = PassMeter(model, device, dtype).plan(counts, kept, longest, step)
-    if plan.tokens < longest:
-        raise _too_long(plan.tokens, longest, device)
+    kept = kept_bytes(model, spec.training.optimizer, process_count())
+    plan = PassMeter(model, device, dtype).plan(counts, kept, steps)
+    if not plan.holds(steps):
+        raise _too_long(plan.in_parts, steps.longest, device)
     recomputed = f", {plan.recomputed} of {len(layers)} layers recompute their activations" if plan.recomputed else ""
-    print(f"train: fused kernels, up to {plan.tokens} tokens a pass{recomputed}", flush=True)
-    return FusedPlan(plan.tokens)
+    print(f"train: fused kernels, up to {plan.at_once} tokens a pass{recomputed}", flush=True)
+    return FusedPlan(plan.at_once, plan.in_parts, rounding)
 
 
 def _too_long(tokens: int, longest: int, device: Device) -> StageFailure:

@@ -31,12 +31,9 @@ def splits_masters(model: nn.Module, spec: FineTuneJobSpec, device: Device, long
 
 def asks_for_split(spec: FineTuneJobSpec) -> bool:
     """Whether a job's settings are those that split masters are for; the rest is the model's and the kernels' matter."""
-    # Several processes would exchange and add up gradients in bf16.
-    is_alone = spec.resources.nodes * spec.resources.gpus_per_node <= 1
     return (
         spec.method is Method.FULL
         and spec.training.precision is Precision.BF16
         and spec.training.optimizer is Optimizer.ADAMW
         and spec.deepspeed is None
-        and is_alone
     )

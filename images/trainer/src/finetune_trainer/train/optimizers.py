@@ -39,4 +39,4 @@ def split_adamw(model: nn.Module, arguments: TrainingArguments) -> tuple[type[Sp
     if torch.bfloat16 not in trained or arguments.deepspeed:
         return None
     constants = {"betas": (arguments.adam_beta1, arguments.adam_beta2), "eps": arguments.adam_epsilon}
-    return SplitAdamW, {"lr": arguments.learning_rate, **constants}
+    return SplitAdamW, {"lr": arguments.learning_rate, **constants, "shares": arguments.world_size > 1}

@@ -14,7 +14,8 @@ from finetune_trainer.kernels.documents import LONGEST, STARTS
 from finetune_trainer.kernels.fused_layers import recompute_first
 from finetune_trainer.kernels.fused_model import causal_model
 from finetune_trainer.train.device import Device
-from finetune_trainer.train.pass_plan import MOST_TOKENS, Kept, PassPlan, Room, choose
+from finetune_trainer.train.pass_plan import Kept, PassPlan, Room, Steps, choose
+from finetune_trainer.train.shared_gradients import exchange_bytes
 
 _SHARE = 0.96
 """Of the free memory; the rest is for what the allocator loses between the pieces."""
@@ -42,17 +43,18 @@ class PassMeter:
         self._layers = len(self._causal.model.layers)
         self._measured: dict[int, Room] = {}
 
-    def plan(self, counts: Sequence[int], kept: Kept, longest: int, step: int) -> PassPlan:
-        """The best plan, tried: with less than ``longest`` tokens where no pass holds the longest sequence.
+    def plan(self, counts: Sequence[int], kept: Kept, steps: Steps) -> PassPlan:
+        """The best plan, tried; it cannot hold all of ``steps`` where nothing can.
 
-        ``counts`` are the numbers of recomputing layers to choose from, if there is a choice; ``step`` is the largest
-        optimizer step's tokens.
+        ``counts`` are the numbers of recomputing layers to choose from, if there is a choice.
         """
         with self._leaving_no_trace():
-            chosen = choose(counts, self._layers, self._room if len(counts) > 1 else self._take, kept, longest, step)
+            chosen = choose(counts, self._layers, self._room if len(counts) > 1 else self._take, kept, steps)
             if len(counts) > 1:
                 recompute_first(self._causal, chosen.recomputed)
-            return self._tried(chosen, kept, longest, step)
+            while chosen.holds(steps) and not self._runs(chosen, kept, steps):
+                chosen = chosen.lowered(_LOWERED)
+            return chosen
 
     def _room(self, count: int) -> Room:
         """Measured where all layers or none recompute, and in between taken for in between."""
@@ -78,16 +80,16 @@ class PassMeter:
         per_token = max(more - less, 1) / (many - few)
         return Room(torch.cuda.mem_get_info(self._index)[0] * _SHARE, less - per_token * few, per_token)
 
-    def _tried(self, plan: PassPlan, kept: Kept, longest: int, step: int) -> PassPlan:
-        """The plan, or one with smaller passes where its largest pass finds no memory beside what will be kept."""
-        tokens = max(min(plan.tokens, MOST_TOKENS), longest) if plan.tokens >= longest else plan.tokens
-        while tokens >= longest and not self._runs(min(tokens, max(step, longest)), longest, kept, plan.passes(step)):
-            tokens = int(tokens * _LOWERED)
-        return PassPlan(tokens, plan.recomputed)
+    def _runs(self, plan: PassPlan, kept: Kept, steps: Steps) -> bool:
+        """Whether the largest passes find memory beside what will be kept; with several, float32 sums are part of that."""
+        alone = min(steps.largest, plan.at_once)
+        if not self._fits(int(kept.state), alone, steps.longest):
+            return False
+        if steps.largest <= plan.at_once or (plan.in_parts <= alone and not kept.gradients):
+            return True
+        return self._fits(int(kept.state + kept.gradients), plan.in_parts, steps.longest)
 
-    def _runs(self, tokens: int, longest: int, kept: Kept, passes: int) -> bool:
-        # With several passes a step, sums in float32 are there beside the gradients of the pass.
-        size = int(kept.state + (kept.gradients if passes > 1 else 0))
+    def _fits(self, size: int, tokens: int, longest: int) -> bool:
         found = True
         try:
             self._pass_beside(size, tokens, longest)
@@ -131,16 +133,18 @@ class PassMeter:
             torch.cuda.set_rng_state(state[1], self._index)
 
 
-def kept_bytes(model: nn.Module, optimizer: Optimizer) -> Kept:
-    """What comes beside the passes: the optimizer's state, and the buckets that several GPUs exchange gradients through."""
-    shared = torch.distributed.is_available() and torch.distributed.is_initialized()
-    each = _STATE_BYTES.get(optimizer, 8) + (4 if shared else 0)
+def kept_bytes(model: nn.Module, optimizer: Optimizer, processes: int) -> Kept:
+    """What comes beside the passes: the optimizer's state, and what several processes exchange gradients through."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     halves = [weight for weight in trained if weight.dtype is torch.bfloat16]
-    state = sum(each * weight.numel() for weight in trained) + sum(
-        _REMAINDER_BYTES * weight.numel() for weight in halves
-    )
-    return Kept(state, sum(weight.nbytes for weight in halves))
+    state = sum(_STATE_BYTES.get(optimizer, 8) * weight.numel() for weight in trained)
+    if halves:
+        count = sum(weight.numel() for weight in halves)
+        # With several processes, each keeps its part of the state, and float32 means of its part of the gradients.
+        own = _REMAINDER_BYTES * count + (4 * count if processes > 1 else 0)
+        exchanged = exchange_bytes(processes) if processes > 1 else 0
+        return Kept((state + own) / processes + exchanged, sum(weight.nbytes for weight in halves))
+    return Kept(state + (sum(weight.nbytes for weight in trained) if processes > 1 else 0))
 
 
 def _inputs(vocabulary: int, tokens: int, longest: int, device: str) -> dict[str, Any]:

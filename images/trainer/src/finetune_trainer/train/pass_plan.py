@@ -49,55 +49,77 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class PassPlan:
-    """Tokens of the largest pass, and how many layers recompute their activations."""
+class Steps:
+    """Tokens of a job's optimizer steps, on one device."""
 
-    tokens: int
+    longest: int
+    """Of the longest sequence, which no pass can be shorter than."""
+    largest: int
+    """Of the largest step that there could be."""
+    some: Sequence[int]
+    """Of some steps as they come, at least one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassPlan:
+    """How steps are cut into passes, and how many layers recompute their activations."""
+
+    at_once: int
+    """Tokens of a step up to which it is one pass."""
+    in_parts: int
+    """Tokens of each pass where there are several."""
     recomputed: int
 
-    def cost(self, step: int, layers: int) -> float:
-        """What a step of so many tokens takes, in tokens."""
-        return step * (1 + _RECOMPUTING * self.recomputed / layers) + PASS_COST * self.passes(step)
-
     def passes(self, step: int) -> int:
-        """Passes of such a step."""
-        return math.ceil(step / min(self.tokens, MOST_TOKENS))
+        """Passes of a step of so many tokens."""
+        return 1 if step <= self.at_once else math.ceil(step / max(self.in_parts, 1))
+
+    def holds(self, steps: Steps) -> bool:
+        """Whether every step can be made."""
+        return steps.largest <= self.at_once or steps.longest <= self.in_parts
+
+    def lowered(self, share: float) -> PassPlan:
+        """The plan with smaller passes."""
+        return PassPlan(int(self.at_once * share), int(self.in_parts * share), self.recomputed)
 
 
-def choose(
-    counts: Sequence[int], layers: int, room: Callable[[int], Room], kept: Kept, longest: int, step: int
-) -> PassPlan:
-    """The plan that takes the least time, of those whose passes hold ``longest`` tokens.
+def choose(counts: Sequence[int], layers: int, room: Callable[[int], Room], kept: Kept, steps: Steps) -> PassPlan:
+    """The plan that takes the least time, of those that can make every step; if none can, that with the largest passes.
 
     ``counts`` are the numbers of recomputed layers to choose from, in rising order; ``room`` tells what there is when so
-    many layers recompute; ``step`` is the largest optimizer step's tokens. Where no pass holds the longest sequence, this is
-    the plan with the largest passes.
+    many layers recompute.
     """
     plans: list[PassPlan] = []
     for count in counts:
-        plans.append(PassPlan(tokens_that_fit(room(count), kept, step, count / layers), count))
-        if plans[-1].tokens >= longest and plans[-1].passes(step) == 1:
+        plans.append(_plan(room(count), kept, count, count / layers, steps.longest))
+        if plans[-1].holds(steps) and all(plans[-1].passes(step) == 1 for step in steps.some):
             # Whatever recomputes more takes longer.
             break
-    possible = [plan for plan in plans if plan.tokens >= longest]
+    possible = [plan for plan in plans if plan.holds(steps)]
+    if not possible:
+        return max(plans, key=lambda plan: plan.in_parts)
+    return min(possible, key=lambda plan: _cost(plan, layers, kept, steps))
+
+
+def _cost(plan: PassPlan, layers: int, kept: Kept, steps: Steps) -> float:
+    """What the steps take, in tokens that could be computed in that time."""
     added = SUM_COST if kept.gradients else 0
-    best = min(possible, key=lambda plan: plan.cost(step, layers) + added * (plan.passes(step) - 1), default=None)
-    return best or max(plans, key=lambda plan: plan.tokens)
+    passes = [plan.passes(step) for step in steps.some]
+    computed = sum(steps.some) * (1 + _RECOMPUTING * plan.recomputed / layers)
+    return computed + sum(PASS_COST * count + added * (count - 1) for count in passes)
 
 
-def tokens_that_fit(room: Room, kept: Kept, step: int, recomputed: float) -> int:
-    """Tokens of a pass beside what is kept, where that share of the layers recompute.
+def _plan(room: Room, kept: Kept, count: int, share: float, longest: int) -> PassPlan:
+    """Passes as large as the memory allows.
 
-    Steps that are one pass each begin without gradients, and bf16 weights then need no float32 sums.
+    A step of one pass begins without gradients, and bf16 weights then need no float32 sums, which are twice as large.
     """
-    tokens = room.tokens(kept.state)
-    if recomputed < _MANY:
-        # Gradients take the place of activations, layer by layer. At the end, less than a quarter of these is left.
-        tokens = min(room.tokens(kept.state - kept.gradients), 4 * tokens)
-    if step <= min(tokens, MOST_TOKENS):
-        return tokens
-    # The sums are twice as large as the gradients.
-    return room.tokens(kept.state + kept.gradients)
+    most = max(MOST_TOKENS, longest)
+    in_parts = min(room.tokens(kept.state + kept.gradients), most)
+    at_the_end = room.tokens(kept.state)
+    # Gradients take the place of activations, layer by layer. At the end, less than a quarter of these is left.
+    at_once = min(room.tokens(kept.state - kept.gradients), 4 * at_the_end) if share < _MANY else at_the_end
+    return PassPlan(min(at_once, most), in_parts, count)
 
 
 _MANY = 0.75

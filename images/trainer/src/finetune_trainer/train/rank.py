@@ -12,6 +12,8 @@ LAUNCHER_VARIABLE = "FINETUNE_LAUNCHER"
 """Process id of the launcher; set in the processes that it starts."""
 PIPE_VARIABLE = "FINETUNE_HEARTBEAT"
 """Number of the file descriptor that the launcher hears this process through."""
+BEGAN_VARIABLE = "FINETUNE_BEGAN"
+"""When the launcher began, in seconds of the monotonic clock."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -28,6 +30,11 @@ def is_one_of_several() -> bool:
 def is_only_rank() -> bool:
     """Whether the launcher has started this process and no other."""
     return LAUNCHER_VARIABLE in os.environ and not is_one_of_several()
+
+
+def process_count() -> int:
+    """Processes that train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def begin_rank() -> None:

@@ -18,6 +18,8 @@ from finetune_operator.api.outcome import REASONS, ExitCode, Figure, StageFailur
 from finetune_operator.api.run import RunConfig
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_trainer.train.memory_events import kills
+from finetune_trainer.train.page_cache import read_soon
+from finetune_trainer.train.rank import process_count
 from finetune_trainer.train.supervise import Failed, Rank, supervise
 from finetune_trainer.train.watchdog import Watchdog
 
@@ -33,7 +35,7 @@ def needs_ranks(spec: FineTuneJobSpec) -> bool:
 
 def layout(spec: FineTuneJobSpec) -> str:
     """How this training's processes share its state."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = process_count()
     processes = "1 process" if count == 1 else f"{count} processes"
     return f"{processes} with ZeRO stage {spec.deepspeed.stage}" if spec.deepspeed else processes
 
@@ -48,6 +50,7 @@ def run_ranks(run: RunConfig, run_file: Path) -> Mapping[str, Figure]:
     environments = rank_environments(count) if several else [{**_ALLOCATOR, **os.environ}]
     command = [sys.executable, "-m", "finetune_trainer.main", "train", "--run", str(run_file)]
     killed_before = kills()
+    read_soon(run.paths.base_model)
     with tempfile.TemporaryDirectory(prefix="finetune-ranks-") as folder:
         folders = [Path(folder) / f"rank-{rank}" for rank in range(len(environments))]
         ranks = [Rank.start(command, *told) for told in zip(environments, folders, strict=True)]

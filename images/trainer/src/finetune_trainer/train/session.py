@@ -36,6 +36,7 @@ from finetune_trainer.train.device import Device, choose_device
 from finetune_trainer.train.documents import PASSES, DocumentCollator
 from finetune_trainer.train.entry import Entry
 from finetune_trainer.train.export import export
+from finetune_trainer.train.float8 import Rounding
 from finetune_trainer.train.flops import learning_cost
 from finetune_trainer.train.fused import FusedPlan, plan_fused
 from finetune_trainer.train.heartbeat import Heartbeat, HeartbeatCallback
@@ -43,17 +44,21 @@ from finetune_trainer.train.isolation import check_isolation
 from finetune_trainer.train.log import TrainerLog, read_log
 from finetune_trainer.train.model import load_model
 from finetune_trainer.train.optimizers import split_adamw
+from finetune_trainer.train.pass_plan import Steps
 from finetune_trainer.train.plot import plot_losses
 from finetune_trainer.train.progress import Endpoint, ProgressReporter
 from finetune_trainer.train.ranks import layout
 from finetune_trainer.train.recompute import recomputes_activations
 from finetune_trainer.train.say import say
 from finetune_trainer.train.speed import SpeedMeter, WaitWarning
+from finetune_trainer.train.start_times import StartTimes
 from finetune_trainer.train.stop import StopSignal, preempted
 from finetune_trainer.train.trainer import SupervisedTrainer
 
 _SAMPLED = 64
 """Sequences on which the effect of a rounded base is measured."""
+_LOOKED_AT = 256
+"""Steps for whose sizes the passes are chosen."""
 _LONGEST_SKIPPED = 500
 """Characters, of a termination message's 4096 bytes."""
 
@@ -66,6 +71,8 @@ class Session:
     stop: StopCallback
     log: TrainerLog
     progress: ProgressReporter | None
+    rounding: Rounding | None
+    """Of a base that was to be rounded to float8."""
 
 
 def train_here(run: RunConfig, meta: Meta, identity: str) -> Mapping[str, Figure]:
@@ -85,7 +92,7 @@ def train_here(run: RunConfig, meta: Meta, identity: str) -> Mapping[str, Figure
         trackers.end(Outcome.STOPPED if session.stop.stopped else Outcome.FINISHED)
     except StageFailure as failure:
         _draw(run, trainer)
-        failure.figures |= _skipped(trainer)
+        failure.figures |= _told(session)
         raise
     finally:
         if session.progress is not None:
@@ -93,11 +100,11 @@ def train_here(run: RunConfig, meta: Meta, identity: str) -> Mapping[str, Figure
         trackers.end(Outcome.FAILED)
     _draw(run, trainer)
     if session.stop.stopped:
-        raise preempted(trainer.state.global_step, _skipped(trainer))
+        raise preempted(trainer.state.global_step, _told(session))
     if trainer.delivers_best:
         trainer.load_best()
     export(trainer, run, meta)
-    return {**_figures(trainer, time.monotonic() - began), **_skipped(trainer), **trackers.wait()}
+    return {**_figures(trainer, time.monotonic() - began), **_told(session), **trackers.wait()}
 
 
 def _begin(session: Session) -> Checkpoint | None:
@@ -114,10 +121,11 @@ def _begin(session: Session) -> Checkpoint | None:
     return trainer.newest_checkpoint
 
 
-def _skipped(trainer: SupervisedTrainer) -> dict[str, Figure]:
-    """What the operator makes an event of."""
-    skipped = "; ".join(f"{name}: {why}" for name, why in trainer.store.passed_over.items())
-    return {SKIPPED_CHECKPOINTS: skipped[:_LONGEST_SKIPPED]} if skipped else {}
+def _told(session: Session) -> dict[str, Figure]:
+    """What the operator makes events of, however the training ends."""
+    skipped = "; ".join(f"{name}: {why}" for name, why in session.trainer.store.passed_over.items())
+    rounding = session.rounding.figures() if session.rounding else {}
+    return rounding | ({SKIPPED_CHECKPOINTS: skipped[:_LONGEST_SKIPPED]} if skipped else {})
 
 
 def _draw(run: RunConfig, trainer: SupervisedTrainer) -> None:
@@ -133,6 +141,7 @@ def _quieten() -> None:
 
 def build_session(run: RunConfig, meta: Meta, identity: str) -> Session:
     """Everything that a training needs, ready to go."""
+    start = StartTimes()
     device = choose_device(run.spec)
     heartbeat = Heartbeat.from_environment()
     store = CheckpointStore(
@@ -144,6 +153,7 @@ def build_session(run: RunConfig, meta: Meta, identity: str) -> Session:
     set_seed(run.spec.training.seed)
     rows = RowStore(run.paths.data / TRAIN)
     model = _model(run, device, rows.longest_sequence)
+    start.passed("model")
     heartbeat.alive()
     log = TrainerLog(run.paths.trainer_log)
     endpoint = Endpoint.from_environment() if arguments.process_index == 0 else None
@@ -152,8 +162,8 @@ def build_session(run: RunConfig, meta: Meta, identity: str) -> Session:
     catch_up = CatchUpCallback()
     # Before the kernels are put in: they rearrange the layers that are counted.
     meter = _meter(model, device, arguments.world_size)
-    step = rows.most_tokens(run.spec.training.sequences_per_step)
-    fused = plan_fused(model, run.spec, device, rows.longest_sequence, step, lambda: _sample(rows, meta))
+    fused = plan_fused(model, run.spec, device, _steps(rows, run), lambda: _sample(rows, meta))
+    start.passed("kernels")
     trainer = SupervisedTrainer(
         store=store,
         heartbeat=heartbeat,
@@ -161,19 +171,20 @@ def build_session(run: RunConfig, meta: Meta, identity: str) -> Session:
         lora_plus_ratio=float(run.spec.training.lora_plus_ratio or "0") or None,
         delivers_best=run.spec.evaluation is not None and run.spec.evaluation.load_best,
         model=model,
+        dealt_rows=run.spec.training.per_device_batch_size if fused else None,
         args=_fed_whole_steps(arguments) if fused else arguments,
         optimizer_cls_and_kwargs=split_adamw(model, arguments),
         data_collator=_collator(meta, fused),
         train_dataset=SequenceDataset(rows),
         eval_dataset=_evaluation_rows(run),
         # In this order: what is saved is also reported.
-        callbacks=[stopping, report, HeartbeatCallback(heartbeat), *_early_stopping(run), catch_up],
+        callbacks=[stopping, report, HeartbeatCallback(heartbeat), *_early_stopping(run), catch_up, start],
     )
     trainer.remove_callback(PrinterCallback)
     if fused is None and Packing(meta.packing) is Packing.SEGMENTED and not _is_in_pieces(run):
         check_isolation(trainer.model)
     report.trainer = catch_up.trainer = trainer
-    return Session(trainer, stopping, log, progress)
+    return Session(trainer, stopping, log, progress, fused.rounding if fused else None)
 
 
 def _model(run: RunConfig, device: Device, longest: int) -> PreTrainedModel:
@@ -194,18 +205,22 @@ def _is_in_pieces(run: RunConfig) -> bool:
 
 
 def _fed_whole_steps(arguments: TrainingArguments) -> TrainingArguments:
-    """On one device, hand all rows of an optimizer step over at once; the collator makes as few passes of them as it can."""
-    if arguments.world_size == 1:
-        arguments.per_device_train_batch_size *= arguments.gradient_accumulation_steps
-        arguments.gradient_accumulation_steps = 1
+    """Hand all rows of an optimizer step over at once; the collator makes as few passes of them as it can."""
+    arguments.per_device_train_batch_size *= arguments.gradient_accumulation_steps
+    arguments.gradient_accumulation_steps = 1
     return arguments
+
+
+def _steps(rows: RowStore, run: RunConfig) -> Steps:
+    sequences = run.spec.training.sequences_per_step
+    return Steps(rows.longest_sequence, rows.most_tokens(sequences), rows.steps(sequences, _LOOKED_AT))
 
 
 def _sample(rows: RowStore, meta: Meta) -> list[dict[str, Any]]:
     """Passes over the first rows."""
     sequences = SequenceDataset(rows)
     first = [sequences[number] for number in range(min(_SAMPLED, len(sequences)))]
-    passes: list[dict[str, Any]] = DocumentCollator(Packing(meta.packing), rows.longest_sequence)(first)[PASSES]
+    passes: list[dict[str, Any]] = DocumentCollator(Packing(meta.packing), 0, rows.longest_sequence)(first)[PASSES]
     for inputs in passes:
         inputs.pop(TOKENS)
     return passes
@@ -213,7 +228,7 @@ def _sample(rows: RowStore, meta: Meta) -> list[dict[str, Any]]:
 
 def _collator(meta: Meta, fused: FusedPlan | None) -> Collator | DocumentCollator:
     packing = Packing(meta.packing)
-    return DocumentCollator(packing, fused.tokens_per_pass) if fused else Collator(meta.pad_token_id, packing)
+    return DocumentCollator(packing, fused.at_once, fused.in_parts) if fused else Collator(meta.pad_token_id, packing)
 
 
 def _sinks(log: TrainerLog, progress: ProgressReporter | None) -> list[Sink]:

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
 from finetune_trainer.train.gradient_sums import GradientSums
+from finetune_trainer.train.shared_gradients import SharedGradients
 
 _NOT_A_NUMBER = 0x7FC00000
 _HALF = 0x8000
@@ -48,20 +49,26 @@ class SplitAdamW(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        shares: bool = False,
     ) -> None:
+        """With ``shares``, each process of the default process group updates a part of the parameters."""
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         others = {parameter.dtype for parameter in self._parameters() if parameter.dtype is not torch.bfloat16}
         if others:
             raise TypeError(f"parameters in {', '.join(sorted(map(str, others)))}, expected torch.bfloat16 alone")
-        self.sums = GradientSums(self._parameters())
+        self.gradients = SharedGradients(self._parameters()) if shares else GradientSums(self._parameters())
         self._factor: Tensor | None = None
 
     def gradient_norm(self) -> Tensor:
         """Length of all gradients, computed in float32."""
-        gradients = [gradient for gradient in map(self.sums.gradient, self._parameters()) if gradient is not None]
-        lengths = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(lengths))
-        return norm
+        found = [
+            self.gradients.gradient(parameter) for parameter in self._parameters() if self.gradients.owns(parameter)
+        ]
+        lengths = [
+            torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in found if gradient is not None
+        ]
+        squares = torch.stack(lengths).square().sum() if lengths else torch.zeros((), device=self._device)
+        return self.gradients.over_processes(squares).sqrt()
 
     def clip(self, longest: float) -> Tensor:
         """Have the next step scale the gradients down to this length. Returns the length that they have."""
@@ -72,24 +79,30 @@ class SplitAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update the parameters, and forget sums of gradients and what `clip` found."""
+        """Update the parameters, and forget the gradients' sums and what `clip` found."""
         loss = None if closure is None else torch.enable_grad()(closure)()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                gradient = self.sums.gradient(parameter)
+        groups = {parameter: group for group in self.param_groups for parameter in group["params"]}
+        for bunch in self.gradients.rounds:
+            for parameter in bunch:
+                gradient = self.gradients.gradient(parameter)
                 if gradient is not None:
-                    self._update(parameter, gradient, group)
-        self.sums.clear()
+                    self._update(parameter, gradient, groups[parameter])
+            self.gradients.give_back(bunch)
+        self.gradients.clear()
         self._factor = None
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over state as it was saved; torch would cast all of it to the parameters' bf16."""
+        """Take over state as it was saved, of what this process updates; torch would cast all of it to bf16."""
         super().load_state_dict({"state": {}, "param_groups": state_dict["param_groups"]})
         saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
         for key, parameter in zip(saved, self._parameters(), strict=True):
-            if key in state_dict["state"]:
+            if key in state_dict["state"] and self.gradients.owns(parameter):
                 self.state[parameter] = _moved(state_dict["state"][key], parameter.device)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self._parameters())).device
 
     def _parameters(self) -> Iterable[nn.Parameter]:
         return chain.from_iterable(group["params"] for group in self.param_groups)

@@ -8,11 +8,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from finetune_operator.api.device import stands_in
 from finetune_operator.api.outcome import ExitCode, Figure, StageFailure
 from finetune_operator.api.result import read_results, record_stage
 from finetune_operator.api.run import RunConfig
+from finetune_trainer.quick_imports import without_collection
 from finetune_trainer.store import Meta
 from finetune_trainer.train.export import output_folder
+from finetune_trainer.train.gpu_start import begin_context
 from finetune_trainer.train.rank import begin_rank, is_one_of_several, is_rank
 from finetune_trainer.train.ranks import run_ranks
 
@@ -36,8 +39,11 @@ def train(run: RunConfig, run_file: Path) -> Mapping[str, Figure]:
         return run_ranks(run, run_file)
     begin_rank()
     _prepare_process(run)
+    if run.spec.resources.gpus_per_node and not stands_in():
+        begin_context(int(os.environ.get("LOCAL_RANK", "0")))
     # The heavy imports come after what they must not see, and only where there is something to train.
-    from finetune_trainer.train.session import train_here
+    with without_collection():
+        from finetune_trainer.train.session import train_here
 
     figures = {**train_here(run, meta, identity), IDENTITY: identity}
     if os.environ.get("RANK", "0") == "0":
@@ -70,7 +76,10 @@ def _prepare_process(run: RunConfig) -> None:
         sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
     if run.spec.deepspeed is None:
         sys.modules.setdefault("deepspeed", None)  # type: ignore[arg-type]
-    sys.modules.setdefault("datasets", None)  # type: ignore[arg-type]
+        # Nothing here is compiled by it, but bitsandbytes decorates functions with it, which takes a second.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    for name in ("datasets", "boto3"):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     if not is_one_of_several():
         _see_one_gpu()
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+import finetune_trainer
 from finetune_operator.api.outcome import TERMINATION_LOG_VARIABLE, ExitCode, StageFailure
-from finetune_trainer.train.rank import LAUNCHER_VARIABLE, PIPE_VARIABLE
+from finetune_trainer.train.rank import BEGAN_VARIABLE, LAUNCHER_VARIABLE, PIPE_VARIABLE
 from finetune_trainer.train.stacks import FILE_VARIABLE, ask_for_stacks, place
 from finetune_trainer.train.watchdog import Phase, Watchdog
 
@@ -45,6 +46,7 @@ class Rank:
         os.set_blocking(reading, False)
         told = {
             LAUNCHER_VARIABLE: str(os.getpid()),
+            BEGAN_VARIABLE: str(finetune_trainer.BEGAN),
             PIPE_VARIABLE: str(writing),
             FILE_VARIABLE: str(folder / "stacks"),
             TERMINATION_LOG_VARIABLE: str(folder / "words"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate.utils import send_to_device  # type: ignore[import-untyped]
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from finetune_operator.api.outcome import ExitCode, StageFailure
@@ -24,6 +25,7 @@ from finetune_trainer.train.read_ahead import ReadAhead
 from finetune_trainer.train.sampling import ByLength
 from finetune_trainer.train.speed import SpeedMeter
 from finetune_trainer.train.split_adamw import SplitAdamW
+from finetune_trainer.train.step_shares import StepShares, prepared_loader
 from finetune_trainer.train.stop import EvaluationStopped
 from finetune_trainer.train.watchdog import Phase
 
@@ -39,8 +41,10 @@ class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not t
         meter: SpeedMeter,
         lora_plus_ratio: float | None = None,
         delivers_best: bool = False,
+        dealt_rows: int | None = None,
         **options: Any,
     ) -> None:
+        """With ``dealt_rows``, a training batch is a process's whole share of a step, dealt to it so many rows at a time."""
         super().__init__(**options)
         self.store = store
         self._heartbeat = heartbeat
@@ -48,9 +52,24 @@ class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not t
         self._reader: ReadAhead | None = None
         self._guard = FiniteGuard(scales_loss=self.args.fp16)
         self._lora_plus_ratio = lora_plus_ratio
+        self._dealt_rows = dealt_rows
         self._split: SplitAdamW | None = None
+        if self._shares:
+            # The optimizer exchanges the gradients. DistributedDataParallel would, too, and keep all of them.
+            self.accelerator.prepare_model = partial(_unwrapped, self.accelerator.prepare_model)
         self.delivers_best = delivers_best
         self.newest_checkpoint: Checkpoint | None = None
+
+    @property
+    def _shares(self) -> bool:
+        """Whether each process updates a part of the weights."""
+        given = self.optimizer_cls_and_kwargs
+        return given is not None and bool(given[1].get("shares"))
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        # "cpu" and "cpu:0" differ enough for a copy, which would part the weights from the memory that kernels compute with.
+        if next(model.parameters()).device.type != device.type:
+            super()._move_model_to_device(model, device)
 
     def create_optimizer(self, model: nn.Module | None = None) -> Any:
         """The Trainer's optimizer, or LoRA+."""
@@ -82,12 +101,22 @@ class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not t
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward over one batch, in as many passes as its collator made of it. Returns the batch's loss."""
         passes = inputs.get(PASSES, [inputs])
-        with self._split.sums.adding() if self._split and len(passes) > 1 else nullcontext():
-            losses = [super(SupervisedTrainer, self).training_step(model, each, num_items_in_batch) for each in passes]
+        losses = []
+        for number, each in enumerate(passes, 1):
+            with self._taking_gradients(model, is_last=number == len(passes), is_only=len(passes) == 1):
+                losses.append(super().training_step(model, each, num_items_in_batch))
         return torch.stack(losses).sum()
 
+    def _taking_gradients(self, model: nn.Module, *, is_last: bool, is_only: bool) -> AbstractContextManager[None]:
+        if self._split is not None:
+            return self._split.gradients.taking(is_last=is_last, is_only=is_only)
+        # Processes exchange gradients once a step, however many passes each of them needs.
+        without: AbstractContextManager[None] = nullcontext() if is_last else self.accelerator.no_sync(model)
+        return without
+
     def _evaluate_passes(self, model: nn.Module, passes: list[dict[str, Any]], **options: Any) -> Any:
-        items = sum(len(each["targets"]) for each in passes)
+        # Targets of all processes' batches: the Trainer multiplies by the number of processes.
+        items = options.get("num_items_in_batch")
         losses = [self.compute_loss(model, each, num_items_in_batch=items) for each in passes]
         total = torch.stack(losses).sum()
         return (total, {"loss": total}) if options.get("return_outputs") else total
@@ -113,10 +142,25 @@ class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not t
 
     def get_train_dataloader(self) -> Any:
         """The Trainer's, but with batches that stay in main memory until their step."""
-        loader = super().get_train_dataloader()
+        if self._dealt_rows is None or self.args.world_size == 1:
+            loader = super().get_train_dataloader()
+        else:
+            loader = self._share_loader(self._dealt_rows)
         # Copies that the thread makes would queue up behind the kernels of the step that runs.
         loader.device = None
         return loader
+
+    def _share_loader(self, dealt_rows: int) -> Any:
+        shares = StepShares(
+            self._get_train_sampler(),
+            batch=dealt_rows,
+            batches=self.args.train_batch_size // dealt_rows,
+            processes=self.args.world_size,
+            process=self.args.process_index,
+        )
+        pins = self.args.dataloader_pin_memory
+        loader = DataLoader(self.train_dataset, batch_sampler=shares, collate_fn=self.data_collator, pin_memory=pins)
+        return prepared_loader(loader, self.accelerator)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """The batches of a step, which a thread has read and pinned during the step before."""
@@ -189,6 +233,25 @@ class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not t
                 self.newest_checkpoint = self.store.commit(staged, step, best)
             self.accelerator.wait_for_everyone()
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        part = self._part_of_state(output_dir)
+        if part is not None and self._split is not None:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(self._split.state_dict(), part)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        part = self._part_of_state(checkpoint)
+        if part is not None and self._split is not None:
+            self._split.load_state_dict(torch.load(part, map_location="cpu", weights_only=True))
+
+    def _part_of_state(self, folder: str | None) -> Path | None:
+        """File of this process's part of the optimizer's state; None where it is in the Trainer's own, as the first one's."""
+        if folder is None or not self._shares or self.is_world_process_zero():
+            return None
+        return Path(folder) / f"optimizer-{self.args.process_index}.pt"
+
     def load_best(self) -> None:
         """Go back to the checkpoint with the lowest loss on the rows held back. All processes call this."""
         best = self._best_step()
@@ -205,6 +268,11 @@ class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not t
         losses = {line["step"]: line["eval_loss"] for line in self.state.log_history if "eval_loss" in line}
         saved = {*new, *(checkpoint.step for checkpoint in self.store.committed)}
         return min((step for step in saved if step in losses), key=lambda step: losses[step], default=None)
+
+
+def _unwrapped(prepare: Callable[..., nn.Module], model: nn.Module, **_: Any) -> nn.Module:
+    """What accelerate's ``prepare_model`` makes of a model that is in its place and exchanges nothing."""
+    return prepare(model, device_placement=False, evaluation_mode=True)
 
 
 def _begin_on(device: torch.device) -> Callable[[], None]:
