@@ -32,6 +32,8 @@ RANK = 8
 SHARD_BYTES = 4 << 30
 SAMPLE_SECONDS = 0.02
 PACKAGES = ("torch", "transformers", "peft", "safetensors")
+PARTS = {"imported": " computing on ", "written": " written$", "proved": " INFO parity "}
+"""Parts of the stage, and what its log says at the end of each. The proof is computed beside the writing."""
 COPY = """
 import os, pathlib, sys
 source, target = map(pathlib.Path, sys.argv[1:])
@@ -92,6 +94,8 @@ def write_base(folder: Path, shape: str) -> int:
     with init_empty_weights():
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     config.save_pretrained(folder)
+    # Random numbers of 7B weights take a processor minutes.
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(7)
     shards: list[dict[str, Any]] = [{}]
     for name, parameter in model.named_parameters():
@@ -102,7 +106,8 @@ def write_base(folder: Path, shape: str) -> int:
     index: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file({name: torch.randn(p.shape, dtype=torch.bfloat16) * 0.02 for name, p in shard.items()}, folder / file)
+        made = {name: torch.randn(p.shape, dtype=torch.bfloat16, device=device) * 0.02 for name, p in shard.items()}
+        save_file({name: tensor.cpu() for name, tensor in made.items()}, folder / file)
         index |= dict.fromkeys(shard, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
@@ -136,7 +141,7 @@ def _copy(base: Path, target: Path) -> dict[str, Any]:
 
 
 def _merge(base: Path, target: Path) -> dict[str, Any]:
-    """The whole stage, and by its log how much of it wrote the weights; the rest proves that the result answers the same."""
+    """The whole stage, and by its log when it had imported its packages, written the weights and proved them."""
     target.mkdir()
     # The layout of a job's volume: the base model and the adapter of a training that has ended.
     (target / "base").symlink_to(base / "model")
@@ -145,10 +150,16 @@ def _merge(base: Path, target: Path) -> dict[str, Any]:
     file = target / "run.json"
     file.write_text(json.dumps({"name": "bench", "uid": "bench", "root": str(target), "spec": spec}))
     found = _measured([sys.executable, "-m", "finetune_merger.main", "merge", "--run", str(file)])
-    written = [line for line in found.pop("output").splitlines() if line.endswith(" written")]
-    last = datetime.strptime(written[-1][:23], "%Y-%m-%d %H:%M:%S,%f").astimezone(UTC).timestamp()
+    log, began = found.pop("output").splitlines(), found["began"]
+    parts = {f"seconds_until_{part}": round(_last(log, said) - began, 2) for part, said in PARTS.items()}
     result = json.loads((target / "result.json").read_text())["merge"]
-    return {**found, "seconds_until_written": round(last - found["began"], 2), "result": result}
+    return {**found, **parts, "result": result}
+
+
+def _last(log: list[str], said: str) -> float:
+    """Time of the last line of a log that says this."""
+    line = next(line for line in reversed(log) if re.search(said, line))
+    return datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").astimezone(UTC).timestamp()
 
 
 def _peft(base: Path, target: Path) -> dict[str, Any]:

@@ -76,7 +76,7 @@ CHAT: dict[str, Variant] = {
     "llama-factory lora, tutorial's settings": _llama_factory(),
     "full, two cards": Ours(_PACKED_ROWS, "Full", packing="Segmented", gpus=2),
     "full, two cards, large batch": Ours(
-        {**_PACKED_ROWS, "perDeviceBatchSize": 24}, "Full", packing="Segmented", gpus=2
+        {**_PACKED_ROWS, "perDeviceBatchSize": 21}, "Full", packing="Segmented", gpus=2
     ),
     "full, batch of 64 rows": Ours(_LARGE, "Full"),
     "lora, two cards": Ours(_LARGE, gpus=2),

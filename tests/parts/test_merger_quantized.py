@@ -12,14 +12,15 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
-from finetune_merger import make, quantized
+from finetune_merger import make, quantized, writing
+from finetune_merger.architecture import quantized_names, skeleton
 from finetune_merger.base_choice import DEQUANTIZED, ORIGINAL, BaseChoice, closer
 from finetune_merger.checkpoint import Checkpoint
 from finetune_merger.merged import Merged
-from finetune_merger.quantized import Dequantized, quantized_names
+from finetune_merger.quantized import Dequantized
 from finetune_merger.samples import sample_rows
 from finetune_merger.stage import merge
-from finetune_merger.streamed import skeleton
+from finetune_merger.writer import Shard
 from finetune_operator.api.delivery import QuantizedBase
 from finetune_operator.api.method import Quantization, QuantizationType
 from finetune_operator.api.run import RunConfig
@@ -194,15 +195,15 @@ def test_where_the_original_is_closer_the_files_are_written_again_and_a_cut_merg
     make_job(tmp_path)
     # No tiny model has one that is closer: the figures are measured, and change places.
     monkeypatch.setattr(make, "closer", lambda original, of_dequantized: closer(of_dequantized, original))
-    written, write = [], make.write_shard
+    written, write = [], writing.write_shard
 
-    def die_in_the_second_writing(path: Path, *rest: Any) -> None:
-        written.append(path.name)
+    def die_in_the_second_writing(shard: Shard, *rest: Any) -> None:
+        written.append(shard.path.name)
         if len(written) == 2:
             raise KeyboardInterrupt
-        write(path, *rest)
+        write(shard, *rest)
 
-    monkeypatch.setattr(make, "write_shard", die_in_the_second_writing)
+    monkeypatch.setattr(writing, "write_shard", die_in_the_second_writing)
     with pytest.raises(KeyboardInterrupt):
         merge(qlora(tmp_path))
     figures = merge(qlora(tmp_path))

@@ -36,8 +36,8 @@ def backward(parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
 
 def main() -> None:
     """Train, save and take over the state in the middle, and write weights, state and gradient lengths."""
-    # So that these small tensors travel in several pieces, and come back in several rounds.
-    shared_gradients._PIECE, shared_gradients._ROUND = 256, 100
+    # So that these small tensors travel in several rounds, one of them in pieces, and come back in several rounds.
+    shared_gradients._EXCHANGED, shared_gradients._RETURNED = 512, 100
     distributed.init_process_group("gloo")
     rank = distributed.get_rank()
     parameters, lengths = some_parameters(), []

@@ -10,10 +10,10 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from finetune_merger.checkpoint import Checkpoint
-from finetune_merger.parity import Parity, check, compare, logits
+from finetune_merger.parity import Parity, check, compare
 from finetune_merger.samples import sample_rows
 from finetune_merger.stage import merge
-from finetune_merger.streamed import open_streamed
+from finetune_merger.streamed import logits, open_streamed
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_trainer.prepare.parity_rows import ROWS, TOKENS
 from finetune_trainer.prepare.stage import prepare

@@ -16,10 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from finetune_merger import make
+from finetune_merger import writing
 from finetune_merger.checkpoint import Checkpoint
 from finetune_merger.main import main
 from finetune_merger.stage import merge
+from finetune_merger.writer import Shard
 from finetune_operator.api.outcome import TERMINATION_LOG_VARIABLE, ExitCode, StageFailure, TerminationMessage
 from finetune_operator.api.result import read_results
 from support_wait import eventually
@@ -88,6 +89,22 @@ def test_a_merge_that_is_told_to_stop_ends_at_once_and_is_tried_again(root: Path
 def test_a_run_json_that_does_not_fit_is_the_users_to_mend(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"version": "v9"}')
     assert main(["merge", "--run", str(tmp_path / "run.json")]) == ExitCode.INVALID_SPEC
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "said"),
+    [({}, ExitCode.DONE, " INFO parity "), ({"method": "Full"}, ExitCode.INVALID_SPEC, "no adapter to merge")],
+)
+def test_the_process_ends_with_the_stages_code_and_its_last_words(
+    root: Path, spec: dict[str, Any], code: ExitCode, said: str
+) -> None:
+    (root / "run.json").write_text(job(root, **spec).dump())
+    environment = {**os.environ, TERMINATION_LOG_VARIABLE: str(root / "termination")}
+    command = [sys.executable, "-m", "finetune_merger.main", "merge", "--run", str(root / "run.json")]
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert (root / "merged").exists() is (code is ExitCode.DONE)
 
 
 def test_the_merged_folder_is_a_model_that_transformers_loads_with_its_tokenizer(root: Path) -> None:
@@ -160,23 +177,25 @@ def test_a_merge_that_was_cut_short_goes_on_after_the_last_whole_file(
     large_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = job(large_root, merge={"maxShardSize": "1MB"})
-    write = make.write_shard
-    written: list[str] = []
+    write = writing.write_shard
+    written: list[Path] = []
 
-    def die_in_the_second_file(path: Path, *arguments: Any) -> None:
-        written.append(path.name)
+    def die_in_the_second_file(shard: Shard, *arguments: Any) -> None:
+        written.append(shard.path)
         if len(written) == 2:
-            path.with_name(f".{path.name}.tmp").write_bytes(b"half")
+            shard.beside.write_bytes(b"half")
+            eventually(written[0].exists)
             raise KeyboardInterrupt
-        write(path, *arguments)
+        write(shard, *arguments)
 
-    monkeypatch.setattr(make, "write_shard", die_in_the_second_file)
+    monkeypatch.setattr(writing, "write_shard", die_in_the_second_file)
     with pytest.raises(KeyboardInterrupt):
         merge(run)
     assert not (large_root / "merged").exists()
+    before = len(written)
     merge(run)
-    assert written[0] not in written[2:]
-    assert written[1] in written[2:]
+    assert written[0] not in written[before:]
+    assert written[1] in written[before:]
     assert not list((large_root / "merged").glob(".*"))
     load(large_root / "merged")
 
@@ -232,6 +251,13 @@ def test_a_base_of_the_same_shape_but_another_configuration_is_refused(root: Pat
     found = failure(root)
     assert found.code is ExitCode.MODEL_UNUSABLE
     assert str(root / "other") in found.message
+
+
+def test_an_adapter_of_another_kind_is_refused_with_every_key_that_does_not_fit(root: Path) -> None:
+    edit_json(root / "adapter/adapter_config.json", peft_type="IA3", r="many")
+    found = failure(root)
+    assert found.code is ExitCode.MODEL_UNUSABLE
+    assert "peft_type: Input should be 'LORA'; r: Input should be a valid integer" in found.message
 
 
 def test_an_adapter_whose_base_was_moved_is_merged(root: Path) -> None:

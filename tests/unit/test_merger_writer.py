@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from finetune_merger.checkpoint import Checkpoint
 from finetune_merger.layout import Slot
 from finetune_merger.rows import RowReader
 from finetune_merger.streamed import open_streamed
-from finetune_merger.writer import Content, FileRange, write_shard
+from finetune_merger.writer import Content, FileRange, Shard, in_order, write_shard
 from tiny_models import load, save_base
 
 IDS = torch.arange(12).view(1, 12) * 7 % 250
@@ -46,6 +47,11 @@ def as_it_lies(source: Checkpoint, slot: Slot) -> FileRange:
     return FileRange(source.folder / info.file, info.start, info.size)
 
 
+def write(path: Path, content: Callable[[Slot], Content], wanted: int = len(TENSORS)) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        write_shard(Shard.plan(path, slots()[:wanted]), content, pool)
+
+
 def assert_written(path: Path) -> None:
     found = load_file(path)
     assert found.keys() == TENSORS.keys()
@@ -56,7 +62,7 @@ def test_parts_and_ranges_of_other_files_make_one_file(tmp_path: Path, source: C
     def content(slot: Slot) -> Content:
         return iter(TENSORS[slot.name].split(3)) if slot.name == "large" else as_it_lies(source, slot)
 
-    write_shard(tmp_path / "made.safetensors", slots(), content)
+    write(tmp_path / "made.safetensors", content)
     assert_written(tmp_path / "made.safetensors")
 
 
@@ -68,7 +74,7 @@ def test_where_the_kernel_cannot_copy_between_files_they_are_read_and_written(
         raise OSError(reason, os.strerror(reason))
 
     monkeypatch.setattr(os, "copy_file_range", refuse)
-    write_shard(tmp_path / "made.safetensors", slots(), lambda slot: as_it_lies(source, slot))
+    write(tmp_path / "made.safetensors", lambda slot: as_it_lies(source, slot))
     assert_written(tmp_path / "made.safetensors")
 
 
@@ -80,7 +86,7 @@ def test_a_full_disk_is_no_reason_to_copy_otherwise(
 
     monkeypatch.setattr(os, "copy_file_range", refuse)
     with pytest.raises(OSError, match="No space left"):
-        write_shard(tmp_path / "made.safetensors", slots(), lambda slot: as_it_lies(source, slot))
+        write(tmp_path / "made.safetensors", lambda slot: as_it_lies(source, slot))
     assert not (tmp_path / "made.safetensors").exists()
 
 
@@ -88,7 +94,7 @@ def test_a_source_that_shrank_is_an_error_and_leaves_no_file(tmp_path: Path, sou
     path = tmp_path / "model.safetensors"
     os.truncate(path, path.stat().st_size - 4)
     with pytest.raises(OSError, match="ends 4 bytes before its tensor does"):
-        write_shard(tmp_path / "made.safetensors", slots(), lambda slot: as_it_lies(source, slot))
+        write(tmp_path / "made.safetensors", lambda slot: as_it_lies(source, slot))
     assert not (tmp_path / "made.safetensors").exists()
 
 
@@ -102,7 +108,17 @@ def test_rows_of_a_file_that_shrank_are_an_error(tmp_path: Path, source: Checkpo
 
 def test_too_few_rows_are_an_error_that_names_the_tensor(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"large: 400 bytes came, 20000 were announced"):
-        write_shard(tmp_path / "made.safetensors", slots()[:1], lambda slot: [TENSORS["large"][:1]])
+        write(tmp_path / "made.safetensors", lambda slot: [TENSORS["large"][:1]], wanted=1)
+
+
+def test_tensors_come_in_the_order_of_their_layers() -> None:
+    names = [
+        "lm_head.weight",
+        *(f"model.layers.{layer}.mlp.weight" for layer in (0, 2, 9, 10, 11)),
+        "model.norm.weight",
+    ]
+    mixed = [Slot(name, name, "F32", (1,)) for name in sorted(names)]
+    assert [slot.name for slot in sorted(mixed, key=in_order)] == names
 
 
 @dataclass

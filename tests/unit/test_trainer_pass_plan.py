@@ -33,7 +33,9 @@ def test_float32_weights_have_as_much_room_however_long_a_step_is() -> None:
 def test_no_pass_is_larger_than_what_makes_it_faster() -> None:
     assert only(Room(1e12, 0, 20), Kept(0)) == PassPlan(MOST_TOKENS, MOST_TOKENS, 0)
     longer = steps(10 * MOST_TOKENS, longest=MOST_TOKENS + 1)
-    assert choose([0], 1, lambda _: Room(1e12, 0, 20), Kept(0), longer).holds(longer), "but for a sequence that is longer"
+    assert choose([0], 1, lambda _: Room(1e12, 0, 20), Kept(0), longer).holds(longer), (
+        "but for a sequence that is longer"
+    )
 
 
 def room(count: int) -> Room:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from peft import LoraConfig
-from peft.utils.other import get_pattern_key
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -29,6 +30,24 @@ _PARTS = {
     ".lora_magnitude_vector": "magnitude",
     ".lora_magnitude_vector.weight": "magnitude",
 }
+
+
+class LoraSettings(BaseModel):
+    """What adapter_config.json says of the arithmetic. PEFT's own class takes seconds to import; the proof reads it with that."""
+
+    model_config = ConfigDict(frozen=True)
+
+    peft_type: Literal["LORA"]
+    r: int
+    lora_alpha: float
+    use_rslora: bool = False
+    fan_in_fan_out: bool = False
+    rank_pattern: dict[str, int] = {}
+    alpha_pattern: dict[str, float] = {}
+    base_model_name_or_path: str | None = None
+    use_qalora: bool = False
+    layer_replication: Any = None
+    alora_invocation_tokens: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +75,7 @@ class LowRank:
 class Adapter:
     """What the adapter does, by the name of the base model's tensor."""
 
-    config: LoraConfig
+    config: LoraSettings
     updates: Mapping[str, LowRank]
     replacements: Mapping[str, torch.Tensor]
     """Tensors trained in full: modulesToSave."""
@@ -94,11 +113,14 @@ def read_adapter(folder: Path, device: torch.device = CPU) -> Adapter:
     return Adapter(config, updates, replacements)
 
 
-def _read_config(folder: Path) -> LoraConfig:
+def _read_config(folder: Path) -> LoraSettings:
     try:
-        config = LoraConfig.from_pretrained(str(folder))
-    except (OSError, ValueError, TypeError) as error:
+        config = LoraSettings.model_validate_json((folder / CONFIG_FILE).read_bytes())
+    except OSError as error:
         raise _unusable(folder / CONFIG_FILE, f"not a LoRA adapter ({error})") from error
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise _unusable(folder / CONFIG_FILE, f"not a LoRA adapter ({wrong})") from error
     beyond = [
         name for name in ("use_qalora", "layer_replication", "alora_invocation_tokens") if getattr(config, name, None)
     ]
@@ -136,17 +158,22 @@ def base_name(name: str) -> str:
     return name
 
 
-def _low_rank(module: str, found: _Parts, config: LoraConfig) -> LowRank:
+def _low_rank(module: str, found: _Parts, config: LoraSettings) -> LowRank:
     a, b = found.tensors["a"], found.tensors["b"]
     magnitude = found.tensors.get("magnitude")
     if found.embedding and magnitude is not None:
         raise _unusable(Path(module), "DoRA on an embedding cannot be folded into the weights; serve it un-merged")
-    rank = config.rank_pattern.get(get_pattern_key(list(config.rank_pattern), module), config.r)
-    alpha = config.alpha_pattern.get(get_pattern_key(list(config.alpha_pattern), module), config.lora_alpha)
+    rank = _of_pattern(config.rank_pattern, module, config.r)
+    alpha = _of_pattern(config.alpha_pattern, module, config.lora_alpha)
     if a.shape[0] != rank or b.shape[1] != rank:
         raise _unusable(Path(module), f"{CONFIG_FILE} says rank {rank}, the tensors have {a.shape[0]} and {b.shape[1]}")
     scale = alpha / math.sqrt(rank) if config.use_rslora else alpha / rank
     return LowRank(a, b, scale, magnitude, transposed=found.embedding or config.fan_in_fan_out)
+
+
+def _of_pattern(pattern: Mapping[str, float], module: str, otherwise: float) -> float:
+    """The value for a module: of the first key that matches the end of its name, as in PEFT's get_pattern_key."""
+    return next((value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", module)), otherwise)
 
 
 def _unusable(where: Path, what: str) -> StageFailure:

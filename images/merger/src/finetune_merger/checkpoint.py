@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,13 +20,15 @@ from finetune_operator.api.weights import SHARD
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
-BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
-    "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64,
+FORMATS = {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu, "U16": torch.uint16, "I16": torch.int16,
+    "F16": torch.float16, "BF16": torch.bfloat16, "U32": torch.uint32, "I32": torch.int32, "F32": torch.float32,
+    "U64": torch.uint64, "I64": torch.int64, "F64": torch.float64, "C64": torch.complex64,
 }  # fmt: skip
-"""Bits of an element of each number format, as safetensors names them."""
+"""Number formats of tensors, as safetensors names them."""
 
-FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+FLOATS = {name: FORMATS[name] for name in ("F32", "F16", "BF16")}
 """Number formats that an adapter can be folded into."""
 
 
@@ -43,7 +45,7 @@ class TensorInfo:
     @property
     def size(self) -> int:
         """Bytes of the tensor."""
-        return math.prod(self.shape) * BITS[self.dtype] // 8
+        return math.prod(self.shape) * FORMATS[self.dtype].itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +75,19 @@ class Checkpoint:
     def view(self, name: str) -> Iterator[Rows]:
         """A lazy view of one tensor in one of FLOATS: ``view[a:b]`` reads rows a to b."""
         info = self.tensors[name]
-        with (self.folder / info.file).open("rb") as file:
+        with self._open(info.file) as file:
             yield Rows(file.fileno(), info.start, FLOATS[info.dtype], info.shape, self.device)
 
     def load(self, name: str) -> torch.Tensor:
         """One whole tensor."""
-        with safe_open(self.folder / self.tensors[name].file, framework="pt") as file:
-            tensor: torch.Tensor = file.get_tensor(name)
-        return tensor.to(self.device)
+        info = self.tensors[name]
+        with self._open(info.file) as file:
+            # As one row, for a tensor may have no dimension.
+            rows = Rows(file.fileno(), info.start, FORMATS[info.dtype], (1, *info.shape), self.device)
+            return rows[0:1].view(info.shape)
+
+    def _open(self, file: str) -> IO[bytes]:
+        return (self.folder / file).open("rb")
 
     def config(self) -> dict[str, Any]:
         """config.json. Raises StageFailure (MODEL_UNUSABLE) where it is missing or no JSON object."""
@@ -118,7 +125,8 @@ def _named(index: Path) -> list[str]:
             ExitCode.MODEL_UNUSABLE,
             f"{index}: names {other[0]!r}, expected safetensors files beside it; fetch the model again.",
         )
-    return list(dict.fromkeys(names))
+    # Numbered in the model's order; an index names its tensors in the alphabet's.
+    return sorted(set(names))
 
 
 def _header(folder: Path, file: str) -> dict[str, TensorInfo]:

@@ -14,7 +14,7 @@ from finetune_operator.api.outcome import ExitCode, StageFailure
 BLOCK = 1 << 16
 """Elements folded at a time: 256 KiB in fp32, so that the passes over a block stay in a processor's own cache. With 4 MiB
 a processor folds a quarter as many elements a second."""
-_GPU_BLOCK = 1 << 24
+_GPU_BLOCK = 1 << 22
 
 
 def converted(rows: RowReader, shape: tuple[int, ...], dtype: torch.dtype) -> Iterator[torch.Tensor]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_merger.adapter import Adapter
-from finetune_merger.checkpoint import BITS, FLOATS, SINGLE_FILE, Checkpoint
+from finetune_merger.checkpoint import FLOATS, FORMATS, SINGLE_FILE, Checkpoint
 from finetune_operator.api.delivery import MergeDtype
 from finetune_operator.api.outcome import ExitCode, StageFailure
 
@@ -28,7 +28,7 @@ class Slot:
     @property
     def size(self) -> int:
         """Bytes of the tensor."""
-        return math.prod(self.shape) * BITS[self.dtype] // 8
+        return math.prod(self.shape) * FORMATS[self.dtype].itemsize
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
+from finetune_merger.readahead import read_ahead
 from finetune_operator.api.outcome import Figure, exit_on_sigterm, run_stage
 from finetune_operator.api.run import load_run
+
+
+def command() -> NoReturn:
+    """The process: ends at once, as Python takes over a second to take apart what torch and transformers have made."""
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,11 +42,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _merge(path: Path) -> Mapping[str, Figure]:
     run = load_run(path)
-    # torch and transformers take seconds to import: a run.json that does not fit is reported before.
+    read_ahead(run.paths.base_model)
+    # torch takes seconds to import: a run.json that does not fit is reported before.
     from finetune_merger.stage import merge
 
     return merge(run)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
 
 from finetune_merger.adapter import Adapter
 from finetune_merger.base_choice import (
@@ -24,21 +22,16 @@ from finetune_merger.base_choice import (
     read_choice,
 )
 from finetune_merger.checkpoint import Checkpoint
-from finetune_merger.layout import Layout, Slot, lay_out
+from finetune_merger.layout import Layout, lay_out
 from finetune_merger.merged import Merged
-from finetune_merger.parity import Parity, check, compare, logits
-from finetune_merger.quantized import Dequantized, quantized_names
-from finetune_merger.samples import sample_rows
+from finetune_merger.parity import Parity, check, compare
+from finetune_merger.quantized import Dequantized
 from finetune_merger.sidecar import copy_sidecars, write_config, write_index
-from finetune_merger.streamed import skeleton, tied_names
-from finetune_merger.weights import Weights
-from finetune_merger.writer import write_shard
+from finetune_merger.writing import Writing
 from finetune_operator.api.delivery import QuantizedBase
 from finetune_operator.api.outcome import ExitCode, Figure, StageFailure
 from finetune_operator.api.result import sync_folder, write_whole
 from finetune_operator.api.run import RunConfig
-
-log = logging.getLogger(__name__)
 
 RECORD = "finetune_merge.json"
 """In the merged model's folder: what it was made from, and the figures of its parity."""
@@ -49,14 +42,13 @@ def make(run: RunConfig, base: Checkpoint, adapter: Adapter, identity: str) -> d
     """Write the merged model beside its place, prove it, put it in place; returns the figures."""
     started = time.monotonic()
     merged, wanted = run.paths.merged, run.spec.merge
-    model = skeleton(base.folder)
-    layout = lay_out(base, adapter, tied_names(model), wanted.dtype, wanted.max_shard_size)
+    layout = lay_out(base, adapter, _ties(base), wanted.dtype, wanted.max_shard_size)
     beside = merged.with_name(f".{merged.name}.partial")
-    work = _Work(run, base, _dequantized(run, base, model), adapter, layout, beside, identity)
+    work = _Work(run, base, _dequantized(run, base), adapter, layout, beside, identity)
     choice = read_choice(beside / IDENTITY, identity) or first_choice(run)
     parity, as_trained = _write_and_prove(work, choice)
     if is_open(run, choice):
-        other = compare(as_trained, work.logits(work.merged(ORIGINAL), None))
+        other = compare(as_trained, _logits(work, work.merged(ORIGINAL)))
         choice = closer(other.divergence, parity.divergence)
         if choice.base is ORIGINAL:
             parity, _ = _write_and_prove(work, choice)
@@ -87,14 +79,36 @@ class _Work:
         wanted = self.dequantized if base is DEQUANTIZED else None
         return Merged(self.folder, wanted or self.base, self.adapter, self.layout)
 
-    def logits(self, weights: Weights, adapter: Path | None) -> torch.Tensor:
-        """Logits on the dataset's rows."""
-        return logits(weights, adapter, sample_rows(self.run.paths.parity_rows, self.folder))
+
+# transformers and PEFT take seconds to import, which is done in the functions that need them: beside the writing wherever
+# it can begin without.
 
 
-def _dequantized(run: RunConfig, base: Checkpoint, model: PreTrainedModel) -> Dequantized | None:
+def _ties(base: Checkpoint) -> Mapping[str, str]:
+    """Tensors that share the values of another: name to name."""
+    config = base.config()
+    # A model of several parts has a configuration for each, which may say otherwise.
+    if config.get("tie_word_embeddings") is False and not any(key.endswith("_config") for key in config):
+        return {}
+    from finetune_merger.architecture import skeleton, tied_names
+
+    return tied_names(skeleton(base.folder))
+
+
+def _dequantized(run: RunConfig, base: Checkpoint) -> Dequantized | None:
     quantization = run.spec.effective_quantization
-    return None if quantization is None else Dequantized(base, quantized_names(model), quantization)
+    if quantization is None:
+        return None
+    from finetune_merger.architecture import quantized_names, skeleton
+
+    return Dequantized(base, quantized_names(skeleton(base.folder)), quantization)
+
+
+def _logits(work: _Work, merged: Merged) -> torch.Tensor:
+    from finetune_merger.samples import sample_rows
+    from finetune_merger.streamed import logits
+
+    return logits(merged, None, sample_rows(work.run.paths.parity_rows, work.folder))
 
 
 def _write_and_prove(work: _Work, choice: BaseChoice) -> tuple[Parity, torch.Tensor]:
@@ -106,20 +120,34 @@ def _write_and_prove(work: _Work, choice: BaseChoice) -> tuple[Parity, torch.Ten
     merged = work.merged(choice.base)
     _open_folder(folder, f"{work.identity}\n{choice.encode()}")
     _check_room(folder, layout)
-    for file, slots in layout.files.items():
-        _write_file(folder / file, slots, merged)
     copy_sidecars(work.base.folder, run.paths.adapter, folder)
     write_config(work.base.config(), folder, run.spec.merge.dtype, layout.unties)
     write_index(layout, folder)
-    expected = work.logits(merged.base, run.paths.adapter)
-    parity = compare(expected, work.logits(Checkpoint.open(folder, work.base.device), None))
-    changed = {slot.dtype for slots in layout.files.values() for slot in slots if merged.changes(slot)}
     try:
+        expected, found = _write_and_compute(work, merged)
+        parity = compare(expected, found)
+        changed = {slot.dtype for slots in layout.files.values() for slot in slots if merged.changes(slot)}
         check(parity, changed, run.spec.merge.max_parity_difference)
     except StageFailure:
         shutil.rmtree(folder)
         raise
     return parity, expected
+
+
+def _write_and_compute(work: _Work, merged: Merged) -> tuple[torch.Tensor, torch.Tensor]:
+    """Write the files; returns the logits of base + adapter, and those of what lies in the files."""
+    folder = work.folder
+    with Writing(folder, work.layout, merged.content) as writing:
+        from finetune_merger.following import compute_both
+        from finetune_merger.samples import sample_rows
+
+        rows = sample_rows(work.run.paths.parity_rows, folder)
+        computed = compute_both(merged, work.run.paths.adapter, rows, writing)
+        writing.finish()
+    # Tensors were read from where they were to lie: here that the files say the same.
+    if Checkpoint.open(folder).tensors != writing.tensors:
+        raise RuntimeError(f"{folder}: the files' headers differ from what was written; look at the disk")
+    return computed
 
 
 def _open_folder(folder: Path, mark: str) -> None:
@@ -140,13 +168,6 @@ def _check_room(folder: Path, layout: Layout) -> None:
             f"{folder}: {free / 1e9:.1f} GB are free, the merged model takes {(layout.size - written) / 1e9:.1f} GB more; "
             "give storage.size more room, or lower checkpoints.limit.",
         )
-
-
-def _write_file(path: Path, slots: Sequence[Slot], merged: Merged) -> None:
-    if path.exists():  # a file bears its name only once it is whole
-        return
-    write_shard(path, slots, merged.content)
-    log.info("%s written", path.name)
 
 
 def _put_in_place(beside: Path, merged: Path) -> None:

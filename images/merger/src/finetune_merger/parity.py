@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
-from finetune_merger.streamed import open_streamed
-from finetune_merger.weights import Weights
 from finetune_operator.api.outcome import ExitCode, Figure, StageFailure
 
 log = logging.getLogger(__name__)
@@ -88,20 +84,6 @@ def check(parity: Parity, formats: set[str], limit: str | None) -> None:
 def default_limit(scale: float, formats: set[str]) -> float:
     """Largest difference that rounding alone explains, for logits of this standard deviation."""
     return scale * max((RELATIVE_LIMIT[name] for name in formats), default=RELATIVE_LIMIT["F32"])
-
-
-def logits(weights: Weights, adapter: Path | None, rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Logits (tokens of all rows, vocabulary) after each token, in fp32, of a model with an adapter or without."""
-    model = open_streamed(weights, adapter)
-    lengths = torch.tensor([len(row) for row in rows])
-    # Padding stands on the right, so that no real token sees it.
-    ids = pad_sequence(list(rows), batch_first=True)
-    mask = torch.arange(ids.shape[1])[None, :] < lengths[:, None]
-    ids, mask = ids.to(weights.device), mask.to(weights.device)
-    with torch.inference_mode():
-        found = model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
-    real: torch.Tensor = found[mask].float()
-    return real
 
 
 def _short(value: float) -> float:

@@ -11,11 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
-from transformers.quantizers.base import HfQuantizer
-from transformers.quantizers.quantizers_utils import should_convert_module
 
 from finetune_merger.checkpoint import Checkpoint, TensorInfo
 from finetune_merger.rows import RowReader, spans
@@ -27,16 +22,6 @@ _NESTED_GROUP = 256
 """Scales that share a scale, where they are quantised as well (bitsandbytes.functional.quantize_4bit)."""
 _BLOCK = 1 << 20
 """Elements quantised at a time."""
-
-
-def quantized_names(model: PreTrainedModel) -> frozenset[str]:
-    """Tensors that transformers quantises when it loads the model: every linear layer but the head and what is tied to it."""
-    kept = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
-    return frozenset(
-        f"{name}.weight"
-        for name, module in model.named_modules()
-        if (type(module) is nn.Linear or isinstance(module, Conv1D)) and should_convert_module(name, kept)
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,18 @@ are had this way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights  # type: ignore[import-untyped,unused-ignore]
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from torch.nn.utils.rnn import pad_sequence
 
 from finetune_merger.adapter import base_name
+from finetune_merger.architecture import skeleton, tied_names
 from finetune_merger.checkpoint import FLOATS
 from finetune_merger.streamed_layers import stream_embedding, stream_linear
 from finetune_merger.weights import Weights
@@ -28,24 +28,22 @@ _Absent = tuple[nn.Module, str, str]
 """Module, name of its parameter, and name of the tensor that holds it."""
 
 
-def skeleton(folder: Path) -> PreTrainedModel:
-    """The model's modules, without weights. Raises StageFailure (MODEL_UNUSABLE) for an architecture that is not known."""
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with init_empty_weights(include_buffers=False):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        raise StageFailure(
-            ExitCode.MODEL_UNUSABLE,
-            f"{folder}: not a causal language model that transformers knows ({error}); "
-            "use a model whose code is part of transformers.",
-        ) from error
-    return model.eval()
+def logits(weights: Weights, adapter: Path | None, rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Logits (tokens of all rows, vocabulary) after each token, in fp32, of a model with an adapter or without."""
+    return logits_of(open_streamed(weights, adapter), rows, weights.device)
 
 
-def tied_names(model: PreTrainedModel) -> dict[str, str]:
-    """Parameters that share the values of another: name to name."""
-    return dict(model.all_tied_weights_keys) if model.config.tie_word_embeddings else {}
+def logits_of(model: nn.Module, rows: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """Logits of a model that is open already."""
+    lengths = torch.tensor([len(row) for row in rows])
+    # Padding stands on the right, so that no real token sees it.
+    ids = pad_sequence(list(rows), batch_first=True)
+    mask = torch.arange(ids.shape[1])[None, :] < lengths[:, None]
+    ids, mask = ids.to(device), mask.to(device)
+    with torch.inference_mode():
+        found = model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
+    real: torch.Tensor = found[mask].float()
+    return real
 
 
 def open_streamed(weights: Weights, adapter: Path | None = None) -> nn.Module:

@@ -11,21 +11,21 @@ import errno
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Executor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 
-from finetune_merger.checkpoint import BITS
+from finetune_merger.checkpoint import FORMATS, TensorInfo
 from finetune_merger.layout import Slot
 from finetune_merger.rows import as_bytes
 from finetune_operator.api.result import sync_folder
 
 _ALIGNMENT = 8
-_THREADS = 4
-"""Tensors worked on at a time: two processors compute while others wait for the disk."""
 _PIECE = 16 << 20
 _CANNOT_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
@@ -43,45 +43,91 @@ Content = Iterable[torch.Tensor] | FileRange
 """A tensor's rows in order, in as many parts as it likes; or where it lies already."""
 
 
-def write_shard(path: Path, slots: Sequence[Slot], content: Callable[[Slot], Content]) -> None:
-    """Write one file: beside, fsynced, renamed. ``content`` is called in several threads at once."""
-    # Wide formats first keeps every tensor aligned to its own width, as safetensors' own writer does.
-    ordered = sorted(slots, key=lambda slot: (-BITS[slot.dtype], slot.name))
-    header = _header(ordered)
-    starts = itertools.accumulate((slot.size for slot in ordered), initial=len(header))
-    beside = path.with_name(f".{path.name}.tmp")
-    with beside.open("wb", buffering=0) as file:
-        _write(file.fileno(), memoryview(header), 0)
-        _write_all(file.fileno(), dict(zip(ordered, starts, strict=False)), content)
-        os.fsync(file.fileno())
-    beside.replace(path)
-    sync_folder(path.parent)
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One file, before it is written."""
+
+    path: Path
+    header: bytes
+    places: dict[Slot, int]
+    """First byte of each tensor, in the order of the file."""
+
+    @classmethod
+    def plan(cls, path: Path, slots: Sequence[Slot]) -> Shard:
+        """Lay out the file."""
+        # Wide formats first keeps every tensor aligned to its own width, as safetensors' own writer does.
+        ordered = sorted(slots, key=lambda slot: (-FORMATS[slot.dtype].itemsize, slot.name))
+        header = _header(ordered)
+        starts = itertools.accumulate((slot.size for slot in ordered), initial=len(header))
+        return cls(path, header, dict(zip(ordered, starts, strict=False)))
+
+    @property
+    def beside(self) -> Path:
+        """The file's name until it is whole."""
+        return _beside(self.path)
+
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """What the file holds."""
+        return {
+            slot.name: TensorInfo(self.path.name, slot.dtype, slot.shape, start) for slot, start in self.places.items()
+        }
+
+    def is_written(self) -> bool:
+        """Whether the file is there: it bears its name only once it is whole."""
+        try:
+            with self.path.open("rb") as file:
+                return file.read(len(self.header)) == self.header
+        except FileNotFoundError:
+            return False
 
 
-def _write_all(target: int, places: dict[Slot, int], content: Callable[[Slot], Content]) -> None:
-    with ThreadPoolExecutor(_THREADS, initializer=_alone) as pool:
-        # The largest first, so that none is left to one thread at the end.
-        largest = sorted(places, key=lambda slot: -slot.size)
-        written = [pool.submit(_write_tensor, target, places[slot], slot, content) for slot in largest]
+def write_shard(
+    shard: Shard, content: Callable[[Slot], Content], pool: Executor, told: Callable[[str], object] = lambda _: None
+) -> None:
+    """Write one file: beside, fsynced, renamed.
+
+    ``content`` and ``told``, which hears of each tensor that lies in the file, are called in the pool's threads.
+    """
+    with shard.beside.open("wb", buffering=0) as file:
+        _write(file.fileno(), memoryview(shard.header), 0)
+
+        def write(slot: Slot) -> None:
+            _write_tensor(file.fileno(), shard.places[slot], slot, content(slot))
+            told(slot.name)
+
+        written = [pool.submit(write, slot) for slot in sorted(shard.places, key=in_order)]
         wait(written, return_when=FIRST_EXCEPTION)
-        _raise_first(written)
+        for future in written:
+            future.cancel()
+        # None may go on once the file is closed.
+        wait(written)
+        for future in written:
+            if not future.cancelled():
+                future.result()
+        os.fsync(file.fileno())
+    shard.beside.replace(shard.path)
+    sync_folder(shard.path.parent)
 
 
-def _alone() -> None:
-    # The threads share the processors already.
-    torch.set_num_threads(1)
+def in_order(slot: Slot) -> list[tuple[str, int]]:
+    """Key that sorts tensors by their layer's number: nearly as the model computes with them."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D+)(\d*)", slot.name)]
 
 
-def _raise_first(written: Sequence[Future[None]]) -> None:
-    for future in written:
-        future.cancel()
-    for future in written:
-        if not future.cancelled():
-            future.result()
+def open_written(path: Path) -> IO[bytes]:
+    """A file that may still be in writing."""
+    try:
+        return _beside(path).open("rb")
+    except FileNotFoundError:
+        return path.open("rb")
 
 
-def _write_tensor(target: int, start: int, slot: Slot, content: Callable[[Slot], Content]) -> None:
-    parts = content(slot)
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+def _write_tensor(target: int, start: int, slot: Slot, parts: Content) -> None:
     if isinstance(parts, FileRange):
         written = parts.size
         _copy(parts, target, start)

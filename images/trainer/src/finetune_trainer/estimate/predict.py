@@ -107,7 +107,7 @@ def _whole(peaks: Peaks, trained: Trained, devices: int, splits: bool) -> dict[P
     if devices > 1 and splits:
         # Each process keeps what it updates; the float32 mean of gradients that it does is no more than all in bf16.
         parts[Part.OPTIMIZER] /= devices
-        parts[Part.COMMUNICATION] = min(exchange_bytes(devices), trained.size)
+        parts[Part.COMMUNICATION] = min(exchange_bytes(), trained.size)
     elif devices > 1:
         # DistributedDataParallel copies gradients into buckets of their own.
         parts[Part.COMMUNICATION] = trained.size

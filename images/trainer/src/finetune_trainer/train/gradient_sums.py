@@ -16,6 +16,11 @@ class GradientSums:
         self._sums: dict[nn.Parameter, Tensor] = {}
 
     @property
+    def scale(self) -> float:
+        """What gradients are to be multiplied by."""
+        return 1.0
+
+    @property
     def rounds(self) -> Sequence[Sequence[nn.Parameter]]:
         """The parameters in the order in which they are to be updated; after each round, ``give_back`` is called."""
         return (self.parameters,)

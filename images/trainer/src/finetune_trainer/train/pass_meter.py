@@ -142,7 +142,7 @@ def kept_bytes(model: nn.Module, optimizer: Optimizer, processes: int) -> Kept:
         count = sum(weight.numel() for weight in halves)
         # With several processes, each keeps its part of the state, and float32 means of its part of the gradients.
         own = _REMAINDER_BYTES * count + (4 * count if processes > 1 else 0)
-        exchanged = exchange_bytes(processes) if processes > 1 else 0
+        exchanged = exchange_bytes() if processes > 1 else 0
         return Kept((state + own) / processes + exchanged, sum(weight.nbytes for weight in halves))
     return Kept(state + (sum(weight.nbytes for weight in trained) if processes > 1 else 0))
 

@@ -1,7 +1,7 @@
 """Several processes that each update a part of the weights (ZeRO's stage 2, arXiv 1910.02054, by whole tensors).
 
-A gradient is sent to the process that updates its weight while the backward pass goes on, in bf16 as it was made, and is
-added up there in float32: each number is rounded once, as on one GPU. Moments and remainders exist once in all.
+Gradients are sent to the processes that update their weights while the backward pass goes on, in bf16 as they were made, and
+are added up there in float32: each number is rounded once, as on one GPU. Moments and remainders exist once in all.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from torch import Tensor, distributed, nn
 
 from finetune_trainer.train.gradient_sums import GradientSums
 
-_PIECE = 32 << 20
-"""Numbers that are sent at a time: the owner holds one piece from every process."""
-_AT_ONCE = 4
-"""Pieces under way: the next is made while one travels."""
-_ROUND = 64 << 20
+_EXCHANGED = 512 << 20
+"""Numbers that an owner receives in a round, from all processes. Few and large: products that run on all of a GPU's
+processors are held up for as long as the exchange takes some of them, so that it had better use all links at once."""
+_AT_ONCE = 1
+"""Rounds under way: gradients of the next are made meanwhile."""
+_RETURNED = 64 << 20
 """Numbers of one process that are given back at a time."""
 
 
@@ -37,38 +38,53 @@ def owners(sizes: Sequence[int], processes: int) -> list[int]:
     return found
 
 
-def exchange_bytes(processes: int) -> int:
-    """Memory of the pieces that are under way at a time."""
-    return (_AT_ONCE + 1) * _PIECE * torch.bfloat16.itemsize * processes
+def exchange_bytes() -> int:
+    """Memory of what is under way at a time: as much as an owner receives, and as much again to be sent."""
+    return 2 * (_AT_ONCE + 1) * _EXCHANGED * torch.bfloat16.itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Part of a gradient that is on its way to its owner."""
+    """Part of a gradient that is to go to its owner."""
 
-    work: Any
-    sent: Tensor
-    received: list[Tensor] | None
-    """One from each process, at the owner."""
+    gradient: Tensor
+    owner: int
     total: Tensor | None
-    """Where the owner wants their mean."""
+    """Where the owner wants the sum."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """Pieces under way."""
+
+    works: list[Any]
+    sent: list[_Piece]
+    received: list[tuple[Tensor, Tensor]]
+    """At an owner: a row from each process, and where their sum belongs."""
 
 
 class SharedGradients(GradientSums):
-    """Gives each process the mean, over all processes, of the gradients of the parameters that it owns."""
+    """Gives each process the sum, over all processes, of the gradients of the parameters that it owns."""
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         super().__init__(parameters)
         self._processes, self._rank = distributed.get_world_size(), distributed.get_rank()
+        self._others = [rank for rank in range(self._processes) if rank != self._rank]
         found = owners([parameter.numel() for parameter in self.parameters], self._processes)
         self._owners = dict(zip(self.parameters, found, strict=True))
         # About as they are made, and the same in all processes, whichever of two is ready first in one of them.
         self._order = tuple(reversed(self.parameters))
         self._made: set[nn.Parameter] = set()
         self._sent = 0
-        self._under_way: deque[_Piece] = deque()
+        self._waiting: list[_Piece] = []
+        self._under_way: deque[_Round] = deque()
         self._given: list[Any] = []
         self._rounds = tuple(_rounds(self._owners, self._processes))
+
+    @property
+    def scale(self) -> float:
+        """What makes the sum a mean."""
+        return 1 / self._processes
 
     @property
     def rounds(self) -> Sequence[Sequence[nn.Parameter]]:
@@ -91,12 +107,13 @@ class SharedGradients(GradientSums):
         with self._watching(self._send_those_made):
             yield
         while self._sent < len(self._order):
-            self._send_next()
+            self._queue_next()
+        self._exchange()
         while self._under_way:
             self._settle(self._under_way.popleft())
 
     def gradient(self, parameter: nn.Parameter) -> Tensor | None:
-        """The mean, of a parameter that this process owns."""
+        """The sum, of a parameter that this process owns."""
         return self._sums.get(parameter)
 
     def over_processes(self, squares: Tensor) -> Tensor:
@@ -106,18 +123,17 @@ class SharedGradients(GradientSums):
 
     def give_back(self, updated: Sequence[nn.Parameter]) -> None:
         """Send those that this process owns to all others, and begin to receive the rest."""
-        others = [rank for rank in range(self._processes) if rank != self._rank]
         exchanged = [
             distributed.P2POp(distributed.isend, parameter.data, other)
             if self.owns(parameter)
             else distributed.P2POp(distributed.irecv, parameter.data, self._owners[parameter])
             for parameter in updated
-            for other in (others if self.owns(parameter) else others[:1])
+            for other in (self._others if self.owns(parameter) else self._others[:1])
         ]
         self._given += distributed.batch_isend_irecv(exchanged) if exchanged else []
 
     def clear(self) -> None:
-        """Forget the means, and wait for the parameters."""
+        """Forget the sums, and wait for the parameters."""
         for work in self._given:
             work.wait()
         self._given.clear()
@@ -129,35 +145,44 @@ class SharedGradients(GradientSums):
         assert isinstance(parameter, nn.Parameter)  # noqa: S101  # the hook's promise
         self._made.add(parameter)
         while self._sent < len(self._order) and self._order[self._sent] in self._made:
-            self._send_next()
+            self._queue_next()
 
-    def _send_next(self) -> None:
+    def _queue_next(self) -> None:
         parameter = self._order[self._sent]
         self._sent += 1
-        gradient = self._taken(parameter).view(-1)
-        total: Tensor | None = None
+        gradient, owner, total = self._taken(parameter).view(-1), self._owners[parameter], None
         if self.owns(parameter):
             self._sums[parameter] = torch.empty_like(parameter, dtype=torch.float32)
             total = self._sums[parameter].view(-1)
-        for start in range(0, len(gradient), _PIECE):
-            span = slice(start, start + _PIECE)
-            self._send(gradient[span], None if total is None else total[span], self._owners[parameter])
+        most = max(1, _EXCHANGED // self._processes)
+        for start in range(0, len(gradient), most):
+            span = slice(start, start + most)
+            self._waiting.append(_Piece(gradient[span], owner, None if total is None else total[span]))
+            if sum(len(piece.gradient) for piece in self._waiting if piece.owner == owner) >= most:
+                self._exchange()
 
-    def _send(self, piece: Tensor, total: Tensor | None, owner: int) -> None:
-        received = None if total is None else [torch.empty_like(piece) for _ in range(self._processes)]
-        work = distributed.gather(piece, received, dst=owner, async_op=True)
-        self._under_way.append(_Piece(work, piece, received, total))
+    def _exchange(self) -> None:
+        """Begin to send what waits, in both directions at once."""
+        received, exchanged = [], []
+        for piece in self._waiting:
+            if piece.total is None:
+                exchanged.append(distributed.P2POp(distributed.isend, piece.gradient, piece.owner))
+                continue
+            rows = piece.gradient.new_empty(self._processes, len(piece.gradient))
+            rows[self._rank] = piece.gradient
+            exchanged += [distributed.P2POp(distributed.irecv, rows[other], other) for other in self._others]
+            received.append((rows, piece.total))
+        works = distributed.batch_isend_irecv(exchanged) if exchanged else []
+        self._under_way.append(_Round(works, self._waiting, received))
+        self._waiting = []
         if len(self._under_way) > _AT_ONCE:
             self._settle(self._under_way.popleft())
 
-    def _settle(self, piece: _Piece) -> None:
-        piece.work.wait()
-        if piece.received is not None and piece.total is not None:
-            first, *others = piece.received
-            piece.total.copy_(first)
-            for other in others:
-                piece.total.add_(other)
-            piece.total.div_(self._processes)
+    def _settle(self, round_: _Round) -> None:
+        for work in round_.works:
+            work.wait()
+        for rows, total in round_.received:
+            torch.sum(rows, 0, dtype=torch.float32, out=total)
 
     def _taken(self, parameter: nn.Parameter) -> Tensor:
         """This process's gradient, sums of earlier passes included, in the parameter's format."""
@@ -181,7 +206,7 @@ def _bunches(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]
     bunch: list[nn.Parameter] = []
     for parameter in parameters:
         bunch.append(parameter)
-        if sum(each.numel() for each in bunch) >= _ROUND:
+        if sum(each.numel() for each in bunch) >= _RETURNED:
             yield bunch
             bunch = []
     if bunch:

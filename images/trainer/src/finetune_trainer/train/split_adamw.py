@@ -68,13 +68,13 @@ class SplitAdamW(Optimizer):
             torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in found if gradient is not None
         ]
         squares = torch.stack(lengths).square().sum() if lengths else torch.zeros((), device=self._device)
-        return self.gradients.over_processes(squares).sqrt()
+        return self.gradients.over_processes(squares).sqrt() * self.gradients.scale
 
     def clip(self, longest: float) -> Tensor:
         """Have the next step scale the gradients down to this length. Returns the length that they have."""
         norm = self.gradient_norm()
         # As torch.nn.utils.clip_grad_norm_, but in float32 and without a pass over all gradients.
-        self._factor = (longest / (norm + 1e-6)).clamp(max=1.0)
+        self._factor = (longest / (norm + 1e-6)).clamp(max=1.0) * self.gradients.scale
         return norm
 
     @torch.no_grad()
@@ -122,7 +122,7 @@ class SplitAdamW(Optimizer):
 
     def _factor_on(self, device: torch.device) -> Tensor:
         if self._factor is None:
-            self._factor = torch.ones((), device=device)
+            self._factor = torch.full((), self.gradients.scale, device=device)
         return self._factor
 
 
