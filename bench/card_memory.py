@@ -40,7 +40,8 @@ def watched() -> Iterator[dict[str, Any]]:
             looking.wait()
         output.seek(0)
         used = [int(line) for line in output.read().split() if line.isdigit()]
-    found["device_peak_gib"] = round((max(used, default=0) - int(before)) / 1024, 2)
+    # The least of all looks, as the process before may still have had its memory when this began.
+    found["device_peak_gib"] = round((max(used, default=0) - min([int(before), *used])) / 1024, 2)
 
 
 @contextmanager

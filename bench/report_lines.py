@@ -63,7 +63,8 @@ def _key(line: Line) -> str:
         "prepare": ("rows",),
         "serve": ("shape", "device"),
     }[line["bench"]]
-    return "-".join(str(line[name]) for name in work)
+    several = [f"{line['cards']}-cards"] if line["bench"] == "train" and line.get("cards", 1) > 1 else []
+    return "-".join([*(str(line[name]) for name in work), *several])
 
 
 def _last(lines: list[Line]) -> list[Line]:

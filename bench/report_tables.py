@@ -32,6 +32,8 @@ def _part(bench: str, table: Table, picture: str) -> str:
 def _heading(bench: str, table: Table) -> str:
     first = table.lines[0]
     machine = first.get("card") or (f"{first['cores']} cores" if "cores" in first else "H200")
+    if first.get("cards", 1) > 1:
+        machine = f"a machine with {first['cards']} x {machine}"
     driver = f", driver {first['driver']}" if first.get("driver") else ""
     date = first["at"][:10]
     raw = f"[raw lines](../bench/results/{table.file})"

@@ -55,7 +55,8 @@ def open_streamed(weights: Weights, adapter: Path | None = None) -> nn.Module:
     absent = torch.zeros(1, device=weights.device)
     _empty(model, absent)
     if adapter is not None:
-        model = PeftModel.from_pretrained(model, str(adapter), low_cpu_mem_usage=True).eval()
+        where = str(weights.device)  # else PEFT puts retrained modules on a GPU wherever there is one
+        model = PeftModel.from_pretrained(model, str(adapter), low_cpu_mem_usage=True, torch_device=where).eval()
     names = {module: name for name, module in model.named_modules()}
     for unit, modules in list(_units(model)):
         found = [
