@@ -106,7 +106,9 @@ def _fused(model: nn.Module, spec: FineTuneJobSpec, device: Device, steps: Steps
     plan = PassMeter(model, device, dtype).plan(counts, kept, steps)
     if not plan.holds(steps):
         raise _too_long(plan.in_parts, steps.longest, device)
-    recomputed = f"; as measured, {plan.recomputed} of {len(layers)} layers recompute their activations" if chooses else ""
+    recomputed = (
+        f"; as measured, {plan.recomputed} of {len(layers)} layers recompute their activations" if chooses else ""
+    )
     print(f"train: fused kernels, up to {plan.at_once} tokens a pass{recomputed}", flush=True)
     return FusedPlan(plan.at_once, plan.in_parts, rounding)
 
