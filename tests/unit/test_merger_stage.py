@@ -107,6 +107,29 @@ def test_the_process_ends_with_the_stages_code_and_its_last_words(
     assert (root / "merged").exists() is (code is ExitCode.DONE)
 
 
+@pytest.mark.parametrize(("method", "quantises"), [("LoRA", False), ("QLoRA", True)])
+def test_the_process_imports_what_its_merge_needs_and_no_more(root: Path, method: str, quantises: bool) -> None:
+    (root / "run.json").write_text(job(root, method=method).dump())
+    environment = {**os.environ, TERMINATION_LOG_VARIABLE: str(root / "termination")}
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "finetune_merger.main",
+        "merge",
+        "--run",
+        str(root / "run.json"),
+    ]
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == ExitCode.DONE, done.stderr[-2000:]
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert {"torch", "transformers", "peft"} <= imported
+    # Of what is left out, importtime lists the attempt, but none of its modules.
+    assert ("bitsandbytes.functional" in imported) is quantises
+    assert not [name for name in imported if name.startswith(("datasets.", "boto3."))]
+
+
 def test_the_merged_folder_is_a_model_that_transformers_loads_with_its_tokenizer(root: Path) -> None:
     from transformers import AutoTokenizer
 
