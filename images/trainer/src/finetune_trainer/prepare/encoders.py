@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from finetune_trainer.chat_rendering import render_chat
 from finetune_trainer.prepare.conversation import PROMPTS, Conversation, Role, RowError, Turn
 from finetune_trainer.prepare.foreign_rows import NO_TOOLS
+from finetune_trainer.prepare.text_tokens import TextTokens, leave_whole
 from finetune_trainer.prepare.tokenizer import special_tokens
 from finetune_trainer.prepare.tool_messages import chat_messages, tool_list
 from finetune_trainer.templates import CONTENT, Piece, Slot, Template
@@ -42,7 +43,7 @@ class TemplateEncoder:
         self._last_thought_only = last_thought_only
         self._special = special_tokens(tokenizer)
         self._today = datetime.now().astimezone().date()
-        _set_up(tokenizer)
+        self._tokens = TextTokens(tokenizer)
 
     def encode(self, conversations: Sequence[Conversation]) -> list[list[EncodedTurn] | RowError]:
         """Encode a batch; a named template refuses no conversation but one whose tools it cannot spell."""
@@ -50,7 +51,7 @@ class TemplateEncoder:
         readable = [turns for turns in spelled if not isinstance(turns, RowError)]
         # Equal pieces, such as system prompts, are tokenised once.
         texts = list(dict.fromkeys(text for turns in readable for pieces in turns for text in pieces))
-        ids = dict(zip(texts, _ids(self._tokenizer, texts), strict=True))
+        ids = dict(zip(texts, self._tokens.ids(texts), strict=True))
         return [turns if isinstance(turns, RowError) else _paired(turns, ids) for turns in spelled]
 
     def header(self) -> list[int]:
@@ -120,7 +121,7 @@ class ChatTemplateEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        _set_up(tokenizer)
+        leave_whole(tokenizer)
 
     def encode(self, conversations: Sequence[Conversation]) -> list[list[EncodedTurn] | RowError]:
         """Encode a batch."""
@@ -173,18 +174,6 @@ class ChatTemplateEncoder:
     def _tokens_with_starts(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
         encodings = self._tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
         return [(encoding.ids, [start for start, _ in encoding.offsets]) for encoding in encodings]
-
-
-def _set_up(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Have no text cut nor padded, whatever tokenizer.json says: transformers sets it at every call of its own."""
-    tokenizer([""], add_special_tokens=False)
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    if not tokenizer.is_fast:
-        return [list(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
-    # transformers' own call takes half as long again, for attention masks and the like.
-    return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)]
 
 
 def _refuse_unshown_tools(spans: list[str], messages: list[Message], tools: list[Message]) -> None:

@@ -27,7 +27,7 @@ class Example:
     @property
     def trained(self) -> int:
         """Tokens that are learnt."""
-        return sum(label != IGNORED for label in self.labels)
+        return len(self.labels) - self.labels.count(IGNORED)
 
 
 def share_budget(prompt: int, answer: int, budget: int) -> tuple[int, int]:
