@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from effort import Made, measured
+from effort import measured
 
 
 def main() -> None:
@@ -27,7 +27,15 @@ def main() -> None:
         "resources": {"gpusPerNode": 0},
     }
     run = RunConfig.model_validate({"name": "bench", "uid": "bench", "root": asked["made"], "spec": spec})
-    figures, effort = measured(lambda: _with_its_processes(lambda: prepare(run)))
+
+    def prepared() -> Mapping[str, Any]:
+        figures = prepare(run)
+        # Its processes end by themselves; only then is their time counted.
+        for child in multiprocessing.active_children():
+            child.join()
+        return figures
+
+    figures, effort = measured(prepared)
     found = {
         **effort,
         "tokens": figures["tokens"],
@@ -37,13 +45,5 @@ def main() -> None:
 
 
 # Workers are spawned, and import this file again.
-def _with_its_processes(work: Callable[[], Made]) -> Made:
-    """Do the work, and wait for the processes that it leaves to end by themselves: only then is their time counted."""
-    made = work()
-    for child in multiprocessing.active_children():
-        child.join()
-    return made
-
-
 if __name__ == "__main__":
     main()

@@ -38,7 +38,7 @@ from finetune_trainer.main import main as stage_main
 from finetune_trainer.train.rank import LAUNCHER_VARIABLE
 from tiny_models import save_base
 from trainer_process import run_stages
-from trainer_runs import IDENTITY, make_run, write_run
+from trainer_runs import IDENTITY, IDENTITY_ROWS, make_run, write_run
 
 SIGNALS_A_RUN = 8
 LATEST = 0.4
@@ -184,9 +184,8 @@ def make(folder: Path, model: Path, name: str, options: argparse.Namespace) -> R
         **recipe,
         "training": {key: value for key, value in training.items() if value is not None},
     }
-    dataset = {"format": "Alpaca", "placeholders": {"name": "Pebble", "author": "the River workshop"}}
     given = {key: value for key, value in fields.items() if value is not None}
-    run = make_run(folder / name, model, IDENTITY, name, dataset=dataset, **given)
+    run = make_run(folder / name, model, IDENTITY, name, dataset=IDENTITY_ROWS, **given)
     write_run(run, folder)
     return run
 

@@ -11,7 +11,7 @@ from finetune_operator.api.outcome import ExitCode
 from finetune_operator.api.run import RunConfig
 from support_wait import eventually
 from trainer_process import StageProcess, run_stages, trainer_log
-from trainer_runs import IDENTITY, identity_model, make_run
+from trainer_runs import IDENTITY, IDENTITY_ROWS, identity_model, make_run
 
 STEPS_BETWEEN = 5
 PATIENCE = 240
@@ -36,9 +36,8 @@ def volume(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def run(volume: Path, model: Path) -> RunConfig:
     training = {"maxSteps": 100_000, "perDeviceBatchSize": 2, "gradientAccumulationSteps": 1}
-    dataset = {"format": "Alpaca", "placeholders": {"name": "Pebble", "author": "the River workshop"}}
     fields = {"method": "LoRA", "training": training, "logging": {"steps": 1}}
-    made = make_run(volume, model, IDENTITY, dataset=dataset, checkpoints={"steps": STEPS_BETWEEN}, **fields)
+    made = make_run(volume, model, IDENTITY, dataset=IDENTITY_ROWS, checkpoints={"steps": STEPS_BETWEEN}, **fields)
     assert run_stages(made, "prepare").code == 0
     return made
 

@@ -12,7 +12,7 @@ from finetune_operator.api.outcome import ExitCode
 from finetune_operator.api.run import RunConfig, WatchdogBounds
 from support_wait import eventually
 from trainer_process import StageProcess, run_stages
-from trainer_runs import IDENTITY, identity_model, make_run
+from trainer_runs import IDENTITY, IDENTITY_ROWS, identity_model, make_run
 
 HASTY = WatchdogBounds(seconds=8, median_steps=20, seconds_otherwise=240)
 PATIENCE = 240
@@ -27,9 +27,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(folder: Path, model: Path, **spec: Any) -> RunConfig:
     """A run that would go on for hours, and whose watchdog is impatient once steps are made."""
     training = {"maxSteps": 100_000, "perDeviceBatchSize": 2, "gradientAccumulationSteps": 1}
-    dataset = {"format": "Alpaca", "placeholders": {"name": "Pebble", "author": "the River workshop"}}
     fields = {"method": "LoRA", "training": training, "logging": {"steps": 1}, **spec}
-    run = make_run(folder / "job", model, IDENTITY, dataset=dataset, **fields)
+    run = make_run(folder / "job", model, IDENTITY, dataset=IDENTITY_ROWS, **fields)
     run = run.model_copy(update={"watchdog": HASTY})
     assert run_stages(run, "prepare").code == 0
     return run

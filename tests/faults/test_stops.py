@@ -13,7 +13,7 @@ from finetune_operator.api.outcome import ExitCode
 from finetune_operator.api.run import RunConfig
 from support_wait import eventually
 from trainer_process import StageProcess, losses, run_stages, trainer_log
-from trainer_runs import IDENTITY, identity_model, make_run
+from trainer_runs import IDENTITY, IDENTITY_ROWS, identity_model, make_run
 
 TRAINING = {"maxSteps": 8, "perDeviceBatchSize": 4, "gradientAccumulationSteps": 1, "learningRate": "2e-3"}
 PATIENCE = 240
@@ -26,10 +26,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prepared(folder: Path, model: Path, data: Path = IDENTITY, **spec: Any) -> RunConfig:
-    dataset = {"format": "Alpaca", "placeholders": {"name": "Pebble", "author": "the River workshop"}}
     fields = {"method": "LoRA", "lora": {"dropout": "0.1"}, "training": TRAINING, "logging": {"steps": 1}, **spec}
     folder.mkdir(exist_ok=True)
-    run = make_run(folder / "job", model, data, dataset=dataset, **fields)
+    run = make_run(folder / "job", model, data, dataset=IDENTITY_ROWS, **fields)
     assert run_stages(run, "prepare").code == 0
     return run
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
 from finetune_operator.api.run import RunConfig
 from finetune_trainer.prepare.stage import prepare
@@ -15,17 +14,14 @@ from finetune_trainer.store import Meta
 from finetune_trainer.train import fused
 from finetune_trainer.train.session import train_here
 from trainer_process import losses
-from trainer_runs import IDENTITY, identity_model, make_run
+from trainer_runs import IDENTITY, IDENTITY_ROWS, bf16_identity_model, make_run
 
 STEPS = {"maxSteps": 6, "perDeviceBatchSize": 2, "gradientAccumulationSteps": 4, "learningRate": "2e-3"}
-ROWS = {"format": "Alpaca", "placeholders": {"name": "Pebble", "author": "the River workshop"}}
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = identity_model(tmp_path_factory.mktemp("model"))
-    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
-    return folder
+    return bf16_identity_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +35,7 @@ def job(root: Path, model: Path, switch: str) -> RunConfig:
     training = {**STEPS, "fusedKernels": switch}
     checkpoints = {"steps": 3, "limit": 5}
     return make_run(
-        root, model, IDENTITY, dataset=ROWS, training=training, checkpoints=checkpoints, logging={"steps": 1}
+        root, model, IDENTITY, dataset=IDENTITY_ROWS, training=training, checkpoints=checkpoints, logging={"steps": 1}
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from finetune_operator.api.result import read_results
 from finetune_operator.api.run import RunConfig
 from trainer_process import losses, run_stages, trainer_log
-from trainer_runs import IDENTITY, identity_model, make_run
+from trainer_runs import IDENTITY, IDENTITY_ROWS, identity_model, make_run
 
 TRAINING = {"maxSteps": 6, "perDeviceBatchSize": 2, "gradientAccumulationSteps": 3, "learningRate": "2e-3"}
 
@@ -38,7 +38,7 @@ def _trained(folder: Path, model: Path, switch: str, precision: str = "BF16") ->
         folder / f"{switch}-{precision}",
         model,
         IDENTITY,
-        dataset={"format": "Alpaca", "placeholders": {"name": "Pebble", "author": "the River workshop"}},
+        dataset=IDENTITY_ROWS,
         method="LoRA",
         tokenization={"cutoffLen": 128, "packing": "None"},
         training={**TRAINING, "fusedKernels": switch, "precision": precision},

@@ -10,9 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from finetune_operator.api.run import RunConfig
 from trainer_process import losses, run_stages
-from trainer_runs import IDENTITY, identity_model, make_run
+from trainer_runs import IDENTITY, IDENTITY_ROWS, bf16_identity_model, make_run
 
-ROWS = {"format": "Alpaca", "placeholders": {"name": "Pebble", "author": "the River workshop"}}
 STEP = {"maxSteps": 6, "learningRate": "2e-3", "fusedKernels": "Enabled"}
 
 
@@ -22,7 +21,7 @@ def job(root: Path, model: Path, gpus: int) -> RunConfig:
         root,
         model,
         IDENTITY,
-        dataset=ROWS,
+        dataset=IDENTITY_ROWS,
         training=training,
         checkpoints={"steps": 3, "limit": 5},
         logging={"steps": 1},
@@ -36,9 +35,7 @@ def delivered(run: RunConfig) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = identity_model(tmp_path_factory.mktemp("model"))
-    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
-    return folder
+    return bf16_identity_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from finetune_operator.api.result import read_results
 from finetune_operator.api.run import RunConfig
 from tracking_servers import MLflowServer, WeightsAndBiasesServer, tracked_by
 from trainer_process import StageProcess, losses, run_stages
-from trainer_runs import IDENTITY, identity_model, make_run
+from trainer_runs import IDENTITY, IDENTITY_ROWS, identity_model, make_run
 
 STEPS = 24
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -39,7 +39,7 @@ def tracked_run(root: Path, model: Path, wandb: str | None = None, mlflow: str |
         root,
         model,
         IDENTITY,
-        dataset={"format": "Alpaca", "placeholders": {"name": "Pebble", "author": "the River workshop"}},
+        dataset=IDENTITY_ROWS,
         training={"maxSteps": STEPS, "perDeviceBatchSize": 4, "gradientAccumulationSteps": 2, "learningRate": "2e-3"},
         logging={"steps": 1},
         checkpoints={"steps": 8},

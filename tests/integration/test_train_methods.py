@@ -16,15 +16,20 @@ from finetune_trainer.prepare.stage import prepare
 from finetune_trainer.store import Meta
 from finetune_trainer.train.session import train_here
 from trainer_process import losses, trainer_log
-from trainer_runs import IDENTITY, identity_model, make_run
+from trainer_runs import IDENTITY, IDENTITY_ROWS, identity_model, make_run
 
 STEPS = {"maxSteps": 3, "perDeviceBatchSize": 4, "gradientAccumulationSteps": 1, "learningRate": "2e-3"}
-ROWS = {"format": "Alpaca", "placeholders": {"name": "Pebble", "author": "the River workshop"}}
 
 
 def job(root: Path, model: Path, training: dict[str, Any] | None = None, **spec: Any) -> RunConfig:
     return make_run(
-        root, model, IDENTITY, dataset=ROWS, training={**STEPS, **(training or {})}, logging={"steps": 1}, **spec
+        root,
+        model,
+        IDENTITY,
+        dataset=IDENTITY_ROWS,
+        training={**STEPS, **(training or {})},
+        logging={"steps": 1},
+        **spec,
     )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from finetune_operator.api.run import RunConfig
 from trainer_process import StageProcess, run_stages
-from trainer_runs import IDENTITY, identity_model, make_run, write_run
+from trainer_runs import IDENTITY, IDENTITY_ROWS, identity_model, make_run, write_run
 
 # Each takes a tenth of a second to several seconds, and is imported by transformers, accelerate or PEFT where it is installed.
 NEEDLESS = {"boto3", "datasets", "deepspeed", "matplotlib", "networkx", "pandas", "pyarrow", "scipy", "sklearn"}
@@ -45,8 +45,7 @@ assert current.value == first.value, "PyTorch computes in another context"
 
 
 def a_run(folder: Path, method: str) -> RunConfig:
-    options = {"format": "Alpaca", "placeholders": {"name": "Pebble", "author": "the River workshop"}}
-    return make_run(folder / "job", folder / "model", IDENTITY, dataset=options, method=method)
+    return make_run(folder / "job", folder / "model", IDENTITY, dataset=IDENTITY_ROWS, method=method)
 
 
 def packages(imported: Iterable[str]) -> set[str]:

@@ -34,6 +34,14 @@ def backward(parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
     sum((parameter * each).sum() for parameter, each in zip(parameters, gradients, strict=True)).backward()  # type: ignore[union-attr]
 
 
+def of_all(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of all processes in one, as from before it was divided: each takes what it owns."""
+    states: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(states, state)
+    whole = {number: kept for each in states for number, kept in each["state"].items()}
+    return {**state, "state": whole}
+
+
 def main() -> None:
     """Train, save and take over the state in the middle, and write weights, state and gradient lengths."""
     # So that these small tensors travel in several rounds, one of them in pieces, and come back in several rounds.
@@ -51,7 +59,7 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad()
         if step == STEPS // 2:
-            state = optimizer.state_dict()
+            state = of_all(optimizer.state_dict())
             optimizer = SplitAdamW(parameters, **CONSTANTS, shares=True)
             optimizer.load_state_dict(state)
     torch.save(

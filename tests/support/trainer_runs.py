@@ -10,6 +10,8 @@ from finetune_devcluster.tiny_model import make_tiny_model, texts_of
 from finetune_operator.api.run import RunConfig
 
 IDENTITY = Path(__file__).parents[2] / "examples" / "data" / "identity.json"
+IDENTITY_ROWS = {"format": "Alpaca", "placeholders": {"name": "Pebble", "author": "the River workshop"}}
+"""How the rows of that file are read."""
 
 QUICK = {"maxSteps": 4, "perDeviceBatchSize": 2, "gradientAccumulationSteps": 1, "learningRate": "1e-3"}
 
@@ -17,6 +19,15 @@ QUICK = {"maxSteps": 4, "perDeviceBatchSize": 2, "gradientAccumulationSteps": 1,
 def identity_model(folder: Path, *, seed: int = 0) -> Path:
     """A tiny model whose tokenizer knows the words of the identity set."""
     return make_tiny_model(folder, texts_of(IDENTITY), seed=seed)
+
+
+def bf16_identity_model(folder: Path) -> Path:
+    """The same with its weights in bf16."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_pretrained(identity_model(folder), dtype=torch.bfloat16).save_pretrained(folder)
+    return folder
 
 
 def make_run(root: Path, model: Path, data: Path | str, /, name: str = "job", **spec: Any) -> RunConfig:

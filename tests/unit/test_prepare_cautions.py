@@ -7,7 +7,7 @@ import pytest
 
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.run import RunConfig
-from finetune_trainer.prepare.capacity import CPUS_VARIABLE, memory_limit, usable_cpus
+from finetune_trainer.capacity import CPUS_VARIABLE, memory_limit, usable_cpus
 from finetune_trainer.prepare.collect import Pace
 from finetune_trainer.prepare.stage import prepare
 from finetune_trainer.store import Meta

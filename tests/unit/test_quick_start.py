@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from finetune_trainer.train.gpu_start import begin_context
-from finetune_trainer.train.page_cache import memory_limit, read_soon
+from finetune_trainer.train.page_cache import read_soon, usable_memory
 from support_wait import eventually
 
 IMPORTING = """
@@ -70,7 +70,7 @@ def test_weights_that_are_not_there_are_left_for_the_loader_to_speak_of(tmp_path
 
 
 def test_no_more_is_read_ahead_than_the_container_may_hold() -> None:
-    assert 0 < memory_limit() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < usable_memory() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.filterwarnings("error")

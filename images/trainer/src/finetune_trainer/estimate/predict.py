@@ -105,7 +105,7 @@ _RELEVANT = {"method", "lora", "quantization", "deepspeed", "training", "evaluat
 def _whole(peaks: Peaks, trained: Trained, devices: int, splits: bool) -> dict[Part, float]:
     parts = dict(peaks.most)
     if devices > 1 and splits:
-        # Each process keeps what it updates; the float32 mean of gradients that it does is no more than all in bf16.
+        # Each process keeps what it updates; the float32 sums of its gradients are no more than all in bf16.
         parts[Part.OPTIMIZER] /= devices
         parts[Part.COMMUNICATION] = min(exchange_bytes(), trained.size)
     elif devices > 1:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 from finetune_operator.api.outcome import ExitCode, StageFailure
 from finetune_operator.api.run import RunConfig
+from finetune_trainer.capacity import CPUS_VARIABLE, memory_limit, usable_cpus
 from finetune_trainer.prepare.batch_encoder import BatchEncoder
 from finetune_trainer.prepare.batches import Batch, EncodedBatch
-from finetune_trainer.prepare.capacity import CPUS_VARIABLE, memory_limit, usable_cpus
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,7 +16,7 @@ from finetune_trainer.kernels.fused_model import causal_model, fuse, unsuited
 from finetune_trainer.train.device import Device
 from finetune_trainer.train.float8 import Rounding, round_base
 from finetune_trainer.train.pass_meter import PassMeter, kept_bytes
-from finetune_trainer.train.pass_plan import Steps
+from finetune_trainer.train.pass_plan import PassPlan, Steps
 from finetune_trainer.train.rank import process_count
 
 Sample = Callable[[], Sequence[dict[str, Any]]]
@@ -29,10 +29,7 @@ _CPU_TOKENS = 4096
 class FusedPlan:
     """How a model with fused kernels is fed."""
 
-    at_once: int
-    """Tokens of a step up to which it is one pass."""
-    in_parts: int
-    """Tokens of each pass where there are several; a longer sequence is a pass of its own."""
+    passes: PassPlan
     rounding: Rounding | None = None
     """What was found where the base was to be rounded."""
 
@@ -99,7 +96,7 @@ def _fused(model: nn.Module, spec: FineTuneJobSpec, device: Device, steps: Steps
             raise _no_float8(f"what is trained is not plain adapters alone ({PLAIN_ADAPTERS})")
         rounding = round_base(model, joined, sample())
     if not device.is_gpu:
-        return FusedPlan(_CPU_TOKENS, _CPU_TOKENS, rounding)
+        return FusedPlan(PassPlan(_CPU_TOKENS, _CPU_TOKENS, asked), rounding)
     chooses = bool(joined) and spec.training.gradient_checkpointing is Switch.AUTO
     counts = range(len(layers) + 1) if chooses else [asked]
     kept = kept_bytes(model, spec.training.optimizer, process_count())
@@ -110,7 +107,7 @@ def _fused(model: nn.Module, spec: FineTuneJobSpec, device: Device, steps: Steps
         f"; as measured, {plan.recomputed} of {len(layers)} layers recompute their activations" if chooses else ""
     )
     print(f"train: fused kernels, up to {plan.at_once} tokens a pass{recomputed}", flush=True)
-    return FusedPlan(plan.at_once, plan.in_parts, rounding)
+    return FusedPlan(plan, rounding)
 
 
 def _too_long(tokens: int, longest: int, device: Device) -> StageFailure:

@@ -6,12 +6,10 @@ import os
 import threading
 from pathlib import Path
 
+from finetune_trainer.capacity import memory_limit
+
 _PIECE = 128 << 10
 """Bytes; of what is asked for at once, the kernel reads no more than the device's read-ahead, which is this much or more."""
-_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),  # cgroup v2
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),  # cgroup v1
-)
 
 
 def read_soon(folder: Path) -> threading.Thread:
@@ -20,18 +18,15 @@ def read_soon(folder: Path) -> threading.Thread:
     Files are read in the order in which they are loaded, and no more than fits beside the process: what is read too early is
     dropped again before it is used. Without effect where the files are in the page cache, or cannot be.
     """
-    thread = threading.Thread(target=_read, args=(folder, memory_limit() // 2), name="read-ahead", daemon=True)
+    thread = threading.Thread(target=_read, args=(folder, usable_memory() // 2), name="read-ahead", daemon=True)
     thread.start()
     return thread
 
 
-def memory_limit() -> int:
+def usable_memory() -> int:
     """Bytes that this container may use, page cache included."""
-    limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for file in _LIMITS:
-        if file.exists() and (text := file.read_text().strip()).isdigit():
-            limit = min(limit, int(text))
-    return limit
+    present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(present, memory_limit() or present)
 
 
 def _read(folder: Path, room: int) -> None:

@@ -136,15 +136,14 @@ class PassMeter:
 def kept_bytes(model: nn.Module, optimizer: Optimizer, processes: int) -> Kept:
     """What comes beside the passes: the optimizer's state, and what several processes exchange gradients through."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    halves = [weight for weight in trained if weight.dtype is torch.bfloat16]
-    state = sum(_STATE_BYTES.get(optimizer, 8) * weight.numel() for weight in trained)
-    if halves:
-        count = sum(weight.numel() for weight in halves)
-        # With several processes, each keeps its part of the state, and float32 means of its part of the gradients.
-        own = _REMAINDER_BYTES * count + (4 * count if processes > 1 else 0)
-        exchanged = exchange_bytes() if processes > 1 else 0
-        return Kept((state + own) / processes + exchanged, sum(weight.nbytes for weight in halves))
-    return Kept(state + (sum(weight.nbytes for weight in trained) if processes > 1 else 0))
+    count, size = sum(weight.numel() for weight in trained), sum(weight.nbytes for weight in trained)
+    state, several = _STATE_BYTES.get(optimizer, 8) * count, processes > 1
+    if trained[0].dtype is not torch.bfloat16:
+        # DistributedDataParallel's buckets are as large as all gradients.
+        return Kept(state + several * size)
+    # Each of several processes keeps its part of the state, and of the gradients' sums in float32.
+    parts = state + (_REMAINDER_BYTES + several * torch.float32.itemsize) * count
+    return Kept(parts / processes + several * exchange_bytes(), gradients=size)
 
 
 def _inputs(vocabulary: int, tokens: int, longest: int, device: str) -> dict[str, Any]:

@@ -228,7 +228,9 @@ def _sample(rows: RowStore, meta: Meta) -> list[dict[str, Any]]:
 
 def _collator(meta: Meta, fused: FusedPlan | None) -> Collator | DocumentCollator:
     packing = Packing(meta.packing)
-    return DocumentCollator(packing, fused.at_once, fused.in_parts) if fused else Collator(meta.pad_token_id, packing)
+    if fused is None:
+        return Collator(meta.pad_token_id, packing)
+    return DocumentCollator(packing, fused.passes.at_once, fused.passes.in_parts)
 
 
 def _sinks(log: TrainerLog, progress: ProgressReporter | None) -> list[Sink]:

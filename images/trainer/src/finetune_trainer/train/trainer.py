@@ -243,7 +243,8 @@ class SupervisedTrainer(Trainer):  # type: ignore[misc]  # transformers is not t
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         part = self._part_of_state(checkpoint)
-        if part is not None and self._split is not None:
+        # Before the state was divided, the first process's file had all of it, and every process has read that by now.
+        if part is not None and part.exists() and self._split is not None:
             self._split.load_state_dict(torch.load(part, map_location="cpu", weights_only=True))
 
     def _part_of_state(self, folder: str | None) -> Path | None:
